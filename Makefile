@@ -1,0 +1,38 @@
+# Each target sets up what it needs: `make demo` installs the core only, the others add what work on the package needs.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
+# Small arrays, several processes: one thread each is fastest.
+THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
+
+.PHONY: demo test lint bench
+
+demo: .venv/core
+	$(BIN)/xlatent demo
+
+test: .venv/dev
+	$(THREADS) $(BIN)/pytest --numprocesses auto
+
+lint: .venv/dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/dev
+	@for script in benchmarks/*.py; do \
+	    test -e "$$script" || continue; \
+	    echo "== $$script"; \
+	    $(BIN)/python "$$script" || exit 1; \
+	done
+
+$(BIN)/python:
+	$(PYTHON) -m venv .venv
+
+.venv/core: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) .
+	touch $@
+
+.venv/dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) ".[dev]"
+	touch .venv/core $@

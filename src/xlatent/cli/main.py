@@ -1,0 +1,52 @@
+"""The command ``xlatent``: its subcommands, and how errors, warnings and interrupts reach the user."""
+
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from xlatent.cli import FAILED, INTERRUPTED, USAGE, stop, tell, warnings_to
+from xlatent.cli.demo import demo
+from xlatent.cli.embed import embed
+from xlatent.cli.export import export
+from xlatent.cli.info import info
+from xlatent.cli.show import show
+from xlatent.cli.simulate import simulate
+from xlatent.cli.train import train
+from xlatent.errors import ReadError, ResponseError, XlatentError
+
+
+class _Plain(TyperGroup):
+    """A group of commands in which what a user can put right is told in one sentence, without a traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            with warnings_to(lambda text: tell(f"warning: {text}")):
+                return super().invoke(ctx)
+        except XlatentError as error:
+            stop(error, FAILED if isinstance(error, ReadError | ResponseError) else USAGE)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(cls=_Plain, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+for _command in (embed, show, info, demo, simulate, train, export):
+    app.command()(_command)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from xlatent import __version__
+
+        typer.echo(f"xlatent {__version__}")
+        raise typer.Exit
+
+
+@app.callback(no_args_is_help=True)
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """X-ray spectra to eight latent variables with error bars, whichever instrument took them."""

@@ -1,0 +1,28 @@
+"""``xlatent simulate``: observations of simulated sources, as OGIP files with a table of the truth."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xlatent.cli import progress_bar
+
+
+def simulate(
+    output: Annotated[Path, typer.Option(help="Folder for the files; made if absent.", show_default=False)],
+    n: Annotated[int, typer.Option("--n", min=1, help="Number of sources.")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 1,
+) -> None:
+    """Simulate Chandra ACIS observations: PHA, background, ARF and RMF of each source, and what went in."""
+    from xlatent.simulate import files
+
+    done = 0
+    with progress_bar("sources", n) as show:
+
+        def advance(more: int) -> None:
+            nonlocal done
+            done += more
+            show(done)
+
+        paths = files.simulate(n, seed, output, advance)
+    typer.echo(f"{len(paths)} {'source' if n == 1 else 'sources'} and {files.TRUTH} written to {output}")

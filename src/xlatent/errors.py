@@ -1,0 +1,29 @@
+"""The exceptions and the warning that xlatent raises for what a user can put right."""
+
+
+class XlatentError(Exception):
+    """Base of all errors a user can cause; its text is one sentence fit for a terminal."""
+
+
+class ReadError(XlatentError):
+    """A file is missing, is not what was expected, or holds values that make no sense."""
+
+
+class ResponseError(XlatentError):
+    """An ARF or RMF does not fit its spectrum, or none was given where one is needed."""
+
+
+class ModelError(XlatentError):
+    """A model bundle is unknown, damaged, or does not fit the request."""
+
+
+class WriteError(XlatentError):
+    """An output cannot be written: its suffix is unknown or its folder is not writable."""
+
+
+class ParameterError(XlatentError, ValueError):
+    """An argument has the wrong shape, unit or range."""
+
+
+class XlatentWarning(UserWarning):
+    """Something was repaired or passed over while reading; the text names the file and the remedy."""

@@ -1,0 +1,1 @@
+"""Files in and out: OGIP spectra and responses, lists of inputs, latent tables."""

@@ -1,0 +1,185 @@
+"""Lists of spectra to read, from files, folders, patterns and manifests."""
+
+import csv
+import warnings
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from xlatent.errors import ReadError, XlatentWarning
+from xlatent.formats.fitsfile import companion, headers, is_fits, is_none, stem
+
+
+@dataclass(frozen=True)
+class Source:
+    """One spectrum to read; what is None is left to the header of the PHA file, ``none`` means that there is none."""
+
+    name: str
+    pha: Path
+    arf: Path | None = None
+    rmf: Path | None = None
+    background: Path | None = None
+
+
+def find(inputs: Sequence[str | Path]) -> list[Source]:
+    """Find the spectra that a list of inputs stands for.
+
+    Parameters
+    ----------
+    inputs
+        Each one a PHA file (taken as it is), a manifest (``.csv`` with columns ``name, pha, arf, rmf, background``, of
+        which only ``pha`` must be there; paths relative to it), a folder (searched with all folders in it) or a
+        pattern with ``*``, ``?``, ``[]`` or ``**``. Among the files of folders and patterns those are taken that hold a
+        source spectrum: no responses, no backgrounds. Where the header of such a spectrum names no response, and its
+        folder holds one RMF, at most one ARF and no other source spectrum, these are taken, with a warning.
+
+    Returns
+    -------
+    The spectra in the order of the inputs, each once, with names of which no two are equal.
+
+    Raises
+    ------
+    ReadError
+        If an input does not exist, or no spectrum is found in it.
+    """
+    found: list[Source] = []
+    told: list[str] = []
+    for item in inputs:
+        sources = list(_expand(item, told))
+        if not sources:
+            raise ReadError(
+                f"{item} should hold at least one source spectrum (an extension with HDUCLAS1 = SPECTRUM), and it "
+                "holds none; give PHA files, a folder or a manifest"
+            )
+        found.extend(sources)
+    for text in dict.fromkeys(told):
+        warnings.warn(text, XlatentWarning, stacklevel=2)
+    return _named_apart(list(dict.fromkeys(found)))
+
+
+def _expand(item: str | Path, told: list[str]) -> Iterator[Source]:
+    """Spectra of one input."""
+    path = Path(item)
+    if path.is_dir():
+        yield from _spectra_among((file for file in path.rglob("*") if not file.name.startswith(".")), told)
+    elif path.suffix.lower() == ".csv" and path.exists():
+        yield from _manifest(path)
+    elif path.exists():
+        yield Source(stem(path), path)
+    elif any(mark in str(item) for mark in "*?["):
+        start = Path(path.anchor or ".")
+        matches = list(start.glob(str(path.relative_to(path.anchor) if path.anchor else path)))
+        if not matches:
+            raise ReadError(f"{item} should match at least one file, and it matches none; check the pattern")
+        yield from _spectra_among(matches, told)
+    else:
+        raise ReadError(f"{item} does not exist; give a PHA file, a folder, a pattern or a manifest")
+
+
+def _manifest(path: Path) -> list[Source]:
+    """Rows of a manifest."""
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as stream:
+            rows = [
+                {(key or "").strip().lower(): value for key, value in row.items()} for row in csv.DictReader(stream)
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ReadError(f"{path} cannot be read as a manifest ({error}); give a CSV file in UTF-8") from None
+    if rows and "pha" not in rows[0]:
+        columns = ", ".join(sorted(rows[0]))
+        raise ReadError(f"{path} should have a column pha, and its columns are {columns}; name them in the first line")
+    sources = []
+    for number, row in enumerate(rows, start=1):
+        cells = {key: str(row.get(key) or "").strip() for key in ("name", "pha", "arf", "rmf", "background")}
+        if is_none(cells["pha"]):
+            raise ReadError(f"{path}: row {number} should name a file in column pha, and it is empty; fill it in")
+        files = {
+            key: None if not cells[key] else Path("none") if is_none(cells[key]) else path.parent / cells[key]
+            for key in ("arf", "rmf", "background")
+        }
+        pha = path.parent / cells["pha"]
+        sources.append(Source(cells["name"] or stem(pha), pha, **files))
+    return sources
+
+
+def _spectra_among(files: Iterable[Path], told: list[str]) -> list[Source]:
+    """Those of some files that hold source spectra and serve none of the others as background."""
+    spectra = _spectra(_contents(files, told))
+    backgrounds = set()
+    for file, table in spectra.items():
+        background = None if is_none(table["BACKFILE"]) else companion(file, str(table["BACKFILE"]))
+        if background != file:  # files of the Chandra Source Catalog hold their own background
+            backgrounds.add(background)
+    kept = {file: table for file, table in spectra.items() if file not in backgrounds}
+    in_folder = Counter(file.parent for file in kept)
+    return [
+        _with_lone_response(Source(stem(file), file), told)
+        if is_none(table["RESPFILE"]) and in_folder[file.parent] == 1
+        else Source(stem(file), file)
+        for file, table in kept.items()
+    ]
+
+
+def _contents(files: Iterable[Path], told: list[str]) -> dict[Path, list[dict[str, Any]]]:
+    """Describe the extensions of those files that are FITS files."""
+    found = {}
+    for file in sorted(files):
+        if file.is_file() and is_fits(file):
+            try:
+                found[file] = headers(file)
+            except ReadError as error:
+                told.append(f"{file} was passed over: {error}")
+    return found
+
+
+def _spectra(contents: dict[Path, list[dict[str, Any]]]) -> dict[Path, dict[str, Any]]:
+    """First source spectrum of each file that holds one."""
+    found = {}
+    for file, tables in contents.items():
+        sources = [table for table in tables if _is_source(table)]
+        if sources:
+            found[file] = sources[0]
+    return found
+
+
+def _is_source(table: dict[str, Any]) -> bool:
+    """Tell whether an extension holds a source spectrum: by HDUCLAS or, where that is missing, by name."""
+    kind = str(table["HDUCLAS1"] or table["EXTNAME"] or "").upper()
+    return kind == "SPECTRUM" and str(table["HDUCLAS2"] or "").upper() != "BKG"
+
+
+def _with_lone_response(source: Source, told: list[str]) -> Source:
+    """Pair a spectrum that names no response with the only RMF and ARF of its folder."""
+    contents = _contents(source.pha.parent.iterdir(), told)
+    rmfs, arfs = (
+        [file for file, tables in contents.items() if any(table["HDUCLAS2"] == kind for table in tables)]
+        for kind in ("RSP_MATRIX", "SPECRESP")
+    )
+    if len(rmfs) != 1 or len(arfs) > 1:
+        return source
+    names = " and ".join(file.name for file in (*rmfs, *arfs))
+    told.append(
+        f"{source.pha} names no response and is read with {names}, the only ones in its folder; "
+        "give a manifest if that is wrong"
+    )
+    return replace(source, rmf=rmfs[0], arf=arfs[0] if arfs else None)
+
+
+def _named_apart(sources: list[Source]) -> list[Source]:
+    """Give sources of equal names the name of their folder too and, if that is not enough, a number."""
+    times = Counter(source.name for source in sources)
+    taken = {name for name, number in times.items() if number == 1}
+    apart = []
+    for source in sources:
+        name = source.name
+        if times[name] > 1:
+            base = name = f"{source.pha.resolve().parent.name}_{source.name}"
+            number = 1
+            while name in taken:
+                number += 1
+                name = f"{base}_{number}"
+            taken.add(name)
+        apart.append(replace(source, name=name))
+    return apart

@@ -1,0 +1,224 @@
+"""Latent tables on disk: Parquet, FITS, VOTable and ECSV, chosen by suffix."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.io import fits, votable
+from astropy.table import Column, MaskedColumn, Table
+from astropy.units import UnitsWarning
+
+from xlatent.errors import ReadError, WriteError
+from xlatent.latents import META_KEYS, LatentTable
+
+# Where the origin of the latents stands in a FITS header, whose keywords have eight letters.
+_FITS_KEYWORDS = {"model": "XLMODEL", "model_sha256": "XLSHA256", "software": "CREATOR"}
+# The name of the origin in Parquet's schema metadata, the attributes of its columns in their fields' metadata.
+_PARQUET_PREFIX = "xlatent."
+# The value that means "missing" in whole-number columns of FITS and VOTable files; FITS wants it spelt out.
+_NULL = np.iinfo(np.int64).min
+
+
+def write(table: LatentTable, path: str | Path) -> Path:
+    """Write a latent table, whole or not at all; a file of that name is replaced.
+
+    Parameters
+    ----------
+    table : LatentTable
+        What to write; units, UCDs, descriptions and origin go with it.
+    path : str or Path
+        ``.parquet``, ``.fits``, ``.vot`` (VOTable, binary2) or ``.ecsv``.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    WriteError
+        If the suffix is another one, or the folder is missing or not writable.
+    """
+    path = Path(path)
+    if path.suffix not in _FORMATS:
+        raise WriteError(f"{path}: cannot write a table with suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        unfinished = Path(name)
+        try:
+            _FORMATS[path.suffix][0](table, unfinished)
+            # mkstemp gives a file only its owner reads; a table is for everybody the folder lets in.
+            unfinished.chmod(0o666 & ~_umask())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error}); is the folder there?") from error
+    return path
+
+
+def read(path: str | Path) -> LatentTable:
+    """Read a latent table that `write` made, or one with the same columns.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.parquet``, ``.fits``, ``.vot`` or ``.ecsv``.
+
+    Returns
+    -------
+    LatentTable
+        Missing values come back missing.
+
+    Raises
+    ------
+    ReadError
+        If the suffix is another one, the file is missing or damaged, or it has no latents.
+    """
+    path = Path(path)
+    if path.suffix not in _FORMATS:
+        raise ReadError(f"{path}: cannot read a table with suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}")
+    if not path.is_file():
+        raise ReadError(f"{path}: there is no such file")
+    try:
+        columns, meta = _FORMATS[path.suffix][1](path)
+    except Exception as error:  # the four readers have no common error for a damaged file
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ReadError(f"{path}: is not a readable {path.suffix} table ({first_line})") from error
+    if "z0" not in columns.colnames:
+        found = ", ".join(columns.colnames[:8]) or "no columns"
+        raise ReadError(f"{path}: expected a table of latents with columns z0 to z7, found {found}")
+    return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta.get(key)})
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _write_parquet(table: LatentTable, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    fields, arrays = [], []
+    columns = table.to_astropy()
+    for name in columns.colnames:
+        column = columns[name]
+        array = pa.array(np.asarray(column), mask=np.ma.getmaskarray(column))
+        attributes = {"unit": column.unit, "ucd": column.meta.get("ucd"), "description": column.description}
+        known = {key: str(value) for key, value in attributes.items() if value is not None}
+        fields.append(pa.field(name, array.type, metadata=known))
+        arrays.append(array)
+    schema = pa.schema(fields, metadata={f"{_PARQUET_PREFIX}{key}": value for key, value in table.meta.items()})
+    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
+
+
+def _read_parquet(path: Path) -> tuple[Table, dict[str, str]]:
+    import pyarrow.parquet as pq
+
+    stored = pq.read_table(path)
+    table = Table()
+    for field, chunks in zip(stored.schema, stored.columns, strict=True):
+        attributes = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        empty: Any = {"i": 0, "u": 0, "f": np.nan, "b": False}.get(np.dtype(field.type.to_pandas_dtype()).kind, "")
+        values, mask = chunks.fill_null(empty).to_numpy(), chunks.is_null().to_numpy()
+        if values.dtype == object:
+            values = values.astype(np.str_)
+        kind, options = (MaskedColumn, {"mask": mask}) if mask.any() else (Column, {})
+        # Units and descriptions of our own columns come from the schema; others keep what the file says.
+        unit, description = attributes.get("unit"), attributes.get("description")
+        table[field.name] = kind(values, unit=unit, description=description, **options)
+        if "ucd" in attributes:
+            table[field.name].meta["ucd"] = attributes["ucd"]
+    meta = {key.decode(): value.decode() for key, value in (stored.schema.metadata or {}).items()}
+    return table, {key: meta.get(f"{_PARQUET_PREFIX}{key}", "") for key in META_KEYS}
+
+
+def _write_fits(table: LatentTable, path: Path) -> None:
+    columns = table.to_astropy()
+    stored = []
+    for name in columns.colnames:
+        column = columns[name]
+        code = {"U": f"{max(1, column.dtype.itemsize // 4)}A", "i": "K", "f": "D", "b": "L"}[column.dtype.kind]
+        null = _NULL if code == "K" else None
+        array = np.ma.filled(column, _NULL if code == "K" else None)
+        unit = column.unit.to_string("fits") if column.unit is not None else None
+        stored.append(fits.Column(name=name, format=code, unit=unit, null=null, array=np.asarray(array)))
+    hdu = fits.BinTableHDU.from_columns(stored, name="LATENTS")
+    for key, value in table.meta.items():
+        hdu.header[_FITS_KEYWORDS[key]] = value
+    for number, name in enumerate(columns.colnames, start=1):
+        if columns[name].description:
+            hdu.header[f"TCOMM{number}"] = columns[name].description
+        if ucd := columns[name].meta.get("ucd"):
+            hdu.header[f"TUCD{number}"] = ucd
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+
+
+def _read_fits(path: Path) -> tuple[Table, dict[str, str]]:
+    with fits.open(path) as hdus:
+        hdu = hdus["LATENTS"] if "LATENTS" in hdus else hdus[1]
+        header = hdu.header
+        table = Table.read(hdu, format="fits")
+    for number, name in enumerate(table.colnames, start=1):
+        if ucd := header.get(f"TUCD{number}"):
+            table[name].meta["ucd"] = ucd
+    return table, {key: str(header.get(keyword, "")) for key, keyword in _FITS_KEYWORDS.items()}
+
+
+def _write_votable(table: LatentTable, path: Path) -> None:
+    columns = table.to_astropy()
+    columns.meta.clear()
+    with _erg_allowed():
+        tree = votable.from_table(columns)
+        tree.infos.extend(votable.tree.Info(name=key, value=value) for key, value in table.meta.items())
+        tree.to_xml(str(path), tabledata_format="binary2")
+
+
+def _read_votable(path: Path) -> tuple[Table, dict[str, str]]:
+    with _erg_allowed():
+        tree = votable.parse(str(path))
+        meta = {info.name: info.value for info in tree.infos}
+        table = tree.get_first_table().to_table(use_names_over_ids=True)
+    for column in table.itercols():
+        # astropy's own note on the kind of string in the file.
+        column.meta.pop("_votable_string_dtype", None)
+    return table, meta
+
+
+@contextmanager
+def _erg_allowed() -> Iterator[None]:
+    """The VOUnit standard deprecates erg; X-ray catalogues, the CSC's own VOTables among them, are in erg."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The unit 'erg' has been deprecated", category=UnitsWarning)
+        yield
+
+
+def _write_ecsv(table: LatentTable, path: Path) -> None:
+    table.to_astropy().write(path, format="ascii.ecsv", overwrite=True)
+
+
+def _read_ecsv(path: Path) -> tuple[Table, dict[str, str]]:
+    table = Table.read(path, format="ascii.ecsv")
+    for column in table.itercols():
+        # astropy takes an empty text for a missing one; in our tables a missing text is an empty one.
+        if column.dtype.kind == "U":
+            table[column.name] = column.filled("") if isinstance(column, MaskedColumn) else column
+    return table, dict(table.meta)
+
+
+_Writer = Callable[[LatentTable, Path], None]
+_Reader = Callable[[Path], tuple[Table, dict[str, str]]]
+_FORMATS: dict[str, tuple[_Writer, _Reader]] = {
+    ".parquet": (_write_parquet, _read_parquet),
+    ".fits": (_write_fits, _read_fits),
+    ".vot": (_write_votable, _read_votable),
+    ".ecsv": (_write_ecsv, _read_ecsv),
+}

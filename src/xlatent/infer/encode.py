@@ -1,0 +1,103 @@
+"""From a Spectrum to what the network and the likelihood need, and the encoder's posterior of z."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from scipy.ndimage import gaussian_filter1d
+
+from xlatent.errors import ResponseError
+from xlatent.grid import ModelGrid, sensitivity
+from xlatent.spectrum import Spectrum
+
+# Where the mean of the background counts is wanted, and not their value, they are averaged over this many channels
+# (standard deviation; about 150 eV of ACIS).
+_SMOOTHING = 10.0
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """One spectrum ready for the model: native channels for the likelihood, detector bins for the encoder.
+
+    Attributes
+    ----------
+    n_on, n_off : array [n_selected]
+        Counts of source and background in the channels that overlap the detector grid's range; ``n_off`` is zero
+        where there is no background.
+    alpha : array [n_selected]
+        Background scale of each channel; all zero without a background.
+    mean_off : array [n_selected]
+        Smoothed ``n_off``: an estimate of its mean.
+    matrix : array [n_energy, n_selected]
+        Counts for one photon cm⁻² s⁻¹ in an intrinsic bin: response times exposure, cm² s.
+    features : dict of arrays [n_chan] (``scale``: scalar)
+        What the encoder takes.
+    """
+
+    n_on: Float[np.ndarray, "n_selected"]
+    n_off: Float[np.ndarray, "n_selected"]
+    alpha: Float[np.ndarray, "n_selected"]
+    mean_off: Float[np.ndarray, "n_selected"]
+    matrix: Float[np.ndarray, "n_energy n_selected"]
+    features: dict[str, Any]
+
+    @property
+    def has_background(self) -> bool:
+        """Whether the statistic is W (with a background) or C."""
+        return bool(np.any(self.alpha > 0))
+
+
+def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
+    """Project a spectrum and its response on to the grid.
+
+    Raises
+    ------
+    ResponseError
+        If the spectrum has no response, or the response sees nothing of the grid's range.
+    """
+    if spectrum.response is None:
+        raise ResponseError(
+            f"{spectrum.meta.get('file', spectrum.name)} has no response: expected an RMF and an ARF named in the "
+            "header or given; give them with --arf and --rmf"
+        )
+    response = spectrum.response
+    mask = spectrum.select(grid.chan_lo, grid.chan_hi)
+    n = len(spectrum.counts)
+    time = np.broadcast_to(spectrum.exposure * np.asarray(spectrum.areascale), n)
+    alpha = np.broadcast_to(np.asarray(spectrum.background_scale, dtype=np.float64), n)
+    off = spectrum.background.counts if spectrum.background is not None else np.zeros(n)
+    matrix = grid.native(response, mask) * time[mask]
+    projected = matrix @ grid.gather(response, mask)
+    unit, spread = sensitivity(grid.reference[None], projected, np.log(grid.energy_mid))
+    if not unit.any():
+        raise ResponseError(
+            f"{spectrum.meta.get('file', spectrum.name)}: the response has no effective area in "
+            f"{grid.chan_lo:g}-{grid.chan_hi:g} keV; check that ARF and RMF belong to this spectrum"
+        )
+    features = {
+        "counts": grid.rebin_counts(spectrum.counts, response, mask),
+        "background": grid.rebin_counts(alpha * off, response, mask),
+        "unit": unit[0],
+        "spread": spread[0],
+        "scale": float(np.mean(alpha[mask])),
+    }
+    mean_off = gaussian_filter1d(off[mask], _SMOOTHING, mode="nearest")
+    return Observation(spectrum.counts[mask], off[mask], alpha[mask], mean_off, matrix, features)
+
+
+def encode(
+    session: Any, observations: list[Observation]
+) -> tuple[Float[np.ndarray, "n latents"], Float[np.ndarray, "n latents latents"]]:
+    """Run the encoder: mean and covariance of z for each observation.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+        Of ``encoder.onnx``.
+    observations : list of Observation
+    """
+    wanted = [i.name for i in session.get_inputs()]  # a preset may leave some inputs out of its graph
+    inputs = {name: np.stack([o.features[name] for o in observations]).astype(np.float32) for name in wanted}
+    mean, factor = (np.asarray(x, dtype=np.float64) for x in session.run(["z_mean", "z_factor"], inputs))
+    return mean, factor @ factor.transpose(0, 2, 1)

@@ -1,0 +1,161 @@
+"""From a training checkpoint to a bundle: ONNX graphs, weights, and the page that describes them."""
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from xlatent.bundle import BundleInfo, sha256, write_info
+from xlatent.errors import ModelError
+from xlatent.grid import ModelGrid
+from xlatent.model.autoencoder import Autoencoder
+from xlatent.model.preset import Preset
+
+AGREEMENT = 1e-4
+"""Largest difference between ONNX and torch, relative to the larger of 1 and the value, that an export may have."""
+
+
+class _DecoderWithJacobian(nn.Module):
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.decoder = autoencoder.decoder
+
+    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        return self.decoder.with_jacobian(z)
+
+
+def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[str, Any] | None = None) -> Path:
+    """Write the averaged weights of a training run as a bundle.
+
+    Parameters
+    ----------
+    run : Path
+        Folder of a training run, with its checkpoint.
+    output : Path
+        Folder of the bundle; made if absent.
+    name : str
+        Name of the bundle.
+    training : str
+        What it was trained on and for how long, in words.
+    metrics : dict, optional
+        Scores to record.
+
+    Returns
+    -------
+    Path
+        ``output``.
+
+    Raises
+    ------
+    ModelError
+        If there is no checkpoint, or the exported graphs disagree with the network.
+    """
+    if not (run / "checkpoint.json").exists():
+        raise ModelError(f"there is no training run in {run}: checkpoint.json is missing; train one with xlatent train")
+    state = json.loads((run / "checkpoint.json").read_text())
+    preset, grid = Preset.model_validate(state["preset"]), ModelGrid()
+    model = Autoencoder(preset, grid)
+    tensors = load_file(run / "checkpoint.safetensors")
+    average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
+    model.load_state_dict(average)
+    model.eval()
+    output.mkdir(parents=True, exist_ok=True)
+    inputs = example_inputs(grid, 4)
+    batch = torch.export.Dim("batch")
+    _to_onnx(
+        model.encoder,
+        inputs,
+        output / "encoder.onnx",
+        ["counts", "background", "unit", "spread", "scale"],
+        ["z_mean", "z_factor"],
+        tuple({0: batch} for _ in inputs),
+    )
+    z = torch.randn(4, preset.network.latents)
+    decoder = _DecoderWithJacobian(model).eval()
+    _to_onnx(decoder, (z,), output / "decoder.onnx", ["z"], ["log_flux", "jacobian"], ({0: batch},))
+    save_file({k: v.contiguous() for k, v in average.items()}, output / "weights.safetensors")
+    difference = disagreement(model, grid, output)
+    if difference > AGREEMENT:
+        raise ModelError(
+            f"{output}: the exported graphs differ from the network by {difference:.1e}, above {AGREEMENT:.0e}"
+        )
+    files = {f: sha256(output / f) for f in ("encoder.onnx", "decoder.onnx", "weights.safetensors")}
+    info = BundleInfo(
+        name=name,
+        latents=preset.network.latents,
+        grid={
+            "energy_lo": grid.energy_lo,
+            "energy_hi": grid.energy_hi,
+            "n_energy": grid.n_energy,
+            "chan_lo": grid.chan_lo,
+            "chan_hi": grid.chan_hi,
+            "n_chan": grid.n_chan,
+        },
+        preset=preset.model_dump(),
+        training=training,
+        steps=state["step"],
+        training_hours=round(state["elapsed_s"] / 3600, 2),
+        metrics=metrics or {},
+        files=files,
+    )
+    write_info(info, output)
+    return output
+
+
+def example_inputs(grid: ModelGrid, n: int, seed: int = 0) -> tuple[Tensor, ...]:
+    """Random but plausible encoder inputs: counts, background, unit, spread, scale."""
+    rng = np.random.default_rng(seed)
+    unit = rng.gamma(2.0, 1.0, (n, grid.n_chan))
+    background = rng.gamma(1.0, 1.0, (n, grid.n_chan))
+    counts = rng.poisson(unit * 10 ** rng.uniform(0, 3, (n, 1)) + background)
+    spread = rng.uniform(0.01, 0.1, (n, grid.n_chan))
+    scale = rng.uniform(0.0, 1.0, n)
+    return tuple(torch.as_tensor(x, dtype=torch.float32) for x in (counts, background, unit, spread, scale))
+
+
+def disagreement(model: Autoencoder, grid: ModelGrid, bundle: Path, n: int = 256) -> float:
+    """Return the largest difference between graphs and network on ``n`` random inputs, relative to max(1, value)."""
+    inputs = example_inputs(grid, n, seed=1)
+    z = torch.as_tensor(np.random.default_rng(2).standard_normal((n, model.encoder.latents)), dtype=torch.float32)
+    with torch.no_grad():
+        wanted = [*model.encoder(*inputs), *model.decoder.with_jacobian(z)]
+    named = dict(zip(["counts", "background", "unit", "spread", "scale"], inputs, strict=True))
+    found = _run(bundle / "encoder.onnx", named) + _run(bundle / "decoder.onnx", {"z": z})
+    return max(
+        float(np.max(np.abs(f - w.numpy()) / np.maximum(1.0, np.abs(w.numpy()))))
+        for f, w in zip(found, wanted, strict=True)
+    )
+
+
+def _run(path: Path, inputs: dict[str, Tensor]) -> list[np.ndarray]:
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    wanted = {i.name for i in session.get_inputs()}  # a preset may leave some inputs out of its graph
+    return session.run(None, {k: v.numpy() for k, v in inputs.items() if k in wanted})
+
+
+def _to_onnx(
+    module: nn.Module,
+    inputs: tuple[Tensor, ...],
+    path: Path,
+    names: list[str],
+    outputs: list[str],
+    dynamic: tuple[Any, ...],
+) -> None:
+    logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(
+        logging.ERROR
+    )  # that torchvision is absent
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own deprecations
+        program = torch.onnx.export(
+            module, inputs, input_names=names, output_names=outputs, dynamic_shapes=dynamic, dynamo=True, verbose=False
+        )
+    if program is None:
+        raise ModelError(f"{path}: the exporter returned nothing")
+    program.save(path, external_data=False)

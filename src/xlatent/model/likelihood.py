@@ -1,0 +1,58 @@
+"""The losses: Poisson deviance with the amplitude profiled, divergence from the prior, disagreement within pairs."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def profiled_amplitude(
+    truth: Float[Tensor, "batch chan"],
+    shape: Float[Tensor, "batch chan"],
+    background: Float[Tensor, "batch chan"],
+    iterations: int = 6,
+) -> Float[Tensor, "batch 1"]:
+    """Amplitude a that maximises the Poisson likelihood of ``truth`` under a * shape + background.
+
+    Newton's iteration in ln a, started where totals agree. No gradient flows through it: at the maximum the loss does
+    not depend on a.
+    """
+    with torch.no_grad():
+        total = shape.sum(dim=1, keepdim=True)
+        a = ((truth - background).sum(dim=1, keepdim=True)).clamp(min=1e-3) / total
+        for _ in range(iterations):
+            source = a * shape
+            mean = source + background
+            slope = (source * (1.0 - truth / mean)).sum(dim=1, keepdim=True)
+            curvature = (source**2 / mean).sum(dim=1, keepdim=True)
+            a = a * torch.exp((-slope / curvature.clamp(min=1e-6)).clamp(-1.0, 1.0))
+        return a
+
+
+def expected_deviance(truth: Float[Tensor, "batch chan"], mean: Float[Tensor, "batch chan"]) -> Float[Tensor, " batch"]:
+    """Poisson deviance of ``mean`` averaged over data drawn from ``truth``, 2 Σ [m - t + t ln(t/m)].
+
+    The Cash statistic (Cash 1979, ApJ 228, 939) in expectation: zero for the right model, without the noise of counts.
+    """
+    return 2.0 * (mean - truth + truth * torch.log((truth + 1e-20) / mean)).sum(dim=1)
+
+
+def divergence(
+    mean: Float[Tensor, "batch latents"], factor: Float[Tensor, "batch latents latents"]
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch latents"]]:
+    """Kullback-Leibler divergence of N(mean, factor factorᵀ) from N(0, 1): in full, and of each latent's marginal."""
+    variance = (factor**2).sum(dim=2)
+    log_diagonal = torch.log(torch.diagonal(factor, dim1=1, dim2=2))
+    whole = 0.5 * (variance + mean**2 - 1.0).sum(dim=1) - log_diagonal.sum(dim=1)
+    each = 0.5 * (variance + mean**2 - 1.0 - torch.log(variance))
+    return whole, each
+
+
+def pair_difference(
+    mean: Float[Tensor, "two batch latents"], factor: Float[Tensor, "two batch latents latents"]
+) -> Float[Tensor, " batch"]:
+    """Squared difference of two views' means over the sum of their variances, summed over latents.
+
+    The variances are detached: views should agree, not doubt themselves into agreement.
+    """
+    variance = (factor**2).sum(dim=3).detach().sum(dim=0)
+    return ((mean[0] - mean[1]) ** 2 / variance).sum(dim=1)

@@ -1,0 +1,311 @@
+"""Training: simulate, encode, decode, compare, step; a checkpoint every few minutes; killed and resumed it goes on."""
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from xlatent.errors import ModelError, ParameterError
+from xlatent.grid import ModelGrid
+from xlatent.model.autoencoder import Autoencoder
+from xlatent.model.likelihood import divergence, expected_deviance, pair_difference, profiled_amplitude
+from xlatent.model.preset import Preset, Training
+from xlatent.simulate import population
+from xlatent.simulate.observe import Observatory, Views
+
+CHECKPOINT_SECONDS = 120.0
+LOG_EVERY = 50
+
+
+def simulated_batches(
+    grid: ModelGrid, training: Training, seed: int, first: int, energy: Tensor
+) -> Iterator[tuple[Tensor, Views]]:
+    """Endless batches of sources, each seen twice; batch ``k`` depends on ``(seed, k)`` alone.
+
+    Yields
+    ------
+    photons : Tensor [2 * batch, n_energy]
+        True photons per bin; rows ``i`` and ``batch + i`` are the same source.
+    views : Views
+    """
+    observatory = Observatory(grid, energy)
+    step = first
+    while True:
+        rng = np.random.default_rng([seed, step])
+        photons = population.spectra(energy, population.draw(rng, training.batch))
+        low, high = math.log(training.min_counts), math.log(training.max_counts)
+        counts = np.exp(rng.uniform(low, high, training.batch))
+        again = np.exp(np.clip(np.log(counts) + rng.normal(0.0, 1.2, training.batch), low, high))
+        twice = torch.cat([photons, photons])
+        yield twice, observatory.observe(rng, twice, np.concatenate([counts, again]))
+        step += 1
+
+
+def poisson_loss(model: Autoencoder, views: Views, training: Training, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Negative evidence bound per spectrum, with a robust deviance, plus disagreement within pairs.
+
+    The encoder is taught by the counts it saw, through a decoder held still: taught by expected counts it would shrink
+    towards the prior twice. The decoder is taught by expected counts, which have none of the noise.
+    """
+    mean, factor = _encode(model, views)
+    z = mean + (factor @ torch.randn_like(mean)[:, :, None])[:, :, 0]
+    still = {name: p.detach() for name, p in model.decoder.named_parameters()}
+    seen = torch.func.functional_call(model.decoder, still, (z,))
+    encoder_deviance = _deviance(views, seen, views.counts)
+    decoder_deviance = _deviance(views, model.decoder(z.detach()), views.source + views.background)
+    # Data have a deviance of their own even under the truth; only what exceeds it says anything of z.
+    floor = expected_deviance(views.counts, views.source + views.background).detach()
+    scale = training.robust_scale
+    weight = (scale / (scale + decoder_deviance)).detach()
+    whole, each = divergence(mean, factor)
+    penalty = whole.mean() + torch.relu(training.free_bits - each.mean(dim=0)).sum()
+    half = mean.shape[0] // 2
+    pair = pair_difference(mean.reshape(2, half, -1), factor.reshape(2, half, *factor.shape[1:]))
+    loss = (
+        0.5 * (weight * (encoder_deviance - floor)).mean()
+        + 0.5 * scale * torch.log1p(decoder_deviance / scale).mean()
+        + beta * penalty
+        + training.pair_weight * pair.mean()
+    )
+    bright = views.counts.sum(dim=1) > 3000.0
+    variance = (factor[bright] ** 2).sum(dim=2).mean(dim=0)
+    return loss, {
+        "deviance": decoder_deviance.median(),
+        "deviance_mean": decoder_deviance.mean(),
+        "kl": whole.mean(),
+        "pair": pair.mean(),
+        "active": (variance < 0.5).sum(),
+    }
+
+
+def _encode(model: Autoencoder, views: Views) -> tuple[Tensor, Tensor]:
+    # Only the encoder runs in bf16 on a GPU: folding and likelihood need every digit.
+    with torch.autocast(views.counts.device.type, dtype=torch.bfloat16, enabled=views.counts.is_cuda):
+        mean, factor = model.encoder(views.counts, views.off, views.unit, views.spread, views.scale)
+    return mean.float(), factor.float()
+
+
+def _deviance(views: Views, log_flux: Tensor, truth: Tensor) -> Tensor:
+    shape = views.fold(torch.exp(log_flux)) + 1e-12
+    amplitude = profiled_amplitude(truth, shape, views.background)
+    mean = amplitude * shape + views.background
+    return expected_deviance(truth, mean)
+
+
+def mse_loss(model: Autoencoder, grid: ModelGrid, views: Views) -> tuple[Tensor, dict[str, Tensor]]:
+    """Mean squared error between flux-like spectra, each of mean one on the detector grid; z is a point."""
+    mean, _ = _encode(model, views)
+    target = model.encoder._features(views.counts, views.off, views.unit, views.spread, views.scale)[0][:, :, 0]
+    made = on_detector(torch.exp(model.decoder(mean)), grid)
+    made = made / made.mean(dim=1, keepdim=True)
+    error = ((made - target) ** 2).mean(dim=1)
+    spread = 1e-3 * (mean**2).sum(dim=1)  # keeps the code from drifting; its scale has no other meaning
+    active = mean.std(dim=0) > 0.1
+    zero = torch.zeros(())
+    named = {
+        "deviance": error.median(),
+        "deviance_mean": error.mean(),
+        "kl": zero,
+        "pair": zero,
+        "active": active.sum(),
+    }
+    return (error + spread).mean(), named
+
+
+def on_detector(photons: Tensor, grid: ModelGrid) -> Tensor:
+    """Photons per intrinsic bin, relative to the reference spectrum, averaged into detector bins (no response)."""
+    lo, hi = grid.chan[:-1], grid.chan[1:]
+    common = np.minimum(hi, grid.energy[1:, None]) - np.maximum(lo, grid.energy[:-1, None])
+    weights = common.clip(0.0) / (hi - lo)
+    ratio = photons / torch.as_tensor(grid.reference, dtype=photons.dtype, device=photons.device)
+    return ratio @ torch.as_tensor(weights, dtype=photons.dtype, device=photons.device)
+
+
+def train(
+    preset: Preset,
+    output: Path,
+    *,
+    steps: int | None = None,
+    minutes: float | None = None,
+    resume: bool = False,
+    weights: Path | None = None,
+    seed: int = 0,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> Path:
+    """Train a preset on simulated spectra and leave checkpoints in a folder.
+
+    Parameters
+    ----------
+    preset : Preset
+    output : Path
+        Folder for ``checkpoint.safetensors``, ``checkpoint.json`` and ``log.jsonl``.
+    steps, minutes : int, float
+        Length of the whole run; give one. The learning rate falls to zero as a cosine over it.
+    resume : bool
+        Go on from the checkpoint in ``output``, on the same schedule.
+    weights : Path, optional
+        ``weights.safetensors`` to start from, with a fresh optimiser and schedule.
+    seed : int
+        Of the simulated spectra and of the network's initial weights.
+    report : callable, optional
+        Called with each line of the log.
+
+    Returns
+    -------
+    Path
+        The checkpoint.
+
+    Raises
+    ------
+    ParameterError
+        If not exactly one of ``steps`` and ``minutes`` is given.
+    ModelError
+        If there is nothing to resume, or a run is there and ``resume`` is not asked for.
+    """
+    if (steps is None) == (minutes is None):
+        raise ParameterError("give the length of the training as either steps or minutes")
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(seed)
+    grid = ModelGrid()
+    model = Autoencoder(preset, grid).to(device)
+    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    t = preset.training
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=t.learning_rate, weight_decay=t.weight_decay, betas=(0.9, 0.98)
+    )
+    step, elapsed = 0, 0.0
+    output.mkdir(parents=True, exist_ok=True)
+    state_file = output / "checkpoint.json"
+    if resume:
+        step, elapsed, seed = _restore(output, preset, model, average, optimiser)
+    elif state_file.exists():
+        raise ModelError(
+            f"{output} already holds a training run; pass --resume to go on with it or choose another folder"
+        )
+    if weights is not None and not resume:
+        _load(model, load_file(weights), weights)
+        average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+
+    energy = torch.as_tensor(grid.energy, dtype=torch.float32, device=device)
+    batches = simulated_batches(grid, t, seed, step, energy)
+    started = last_saved = time.monotonic()
+    before = elapsed
+    sums: dict[str, float] = {}
+    said = TextColumn("{task.fields[said]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), said)
+    with Progress(*columns) as bar, (output / "log.jsonl").open("a") as log:
+        task = bar.add_task(preset.name, total=1.0, said="")
+        since, spectra = time.monotonic(), 0
+        while (done := _progress(step, elapsed, steps, minutes)) < 1.0:
+            rate = (
+                t.learning_rate * min(1.0, (step + 1) / max(t.warmup_steps, 1)) * 0.5 * (1 + math.cos(math.pi * done))
+            )
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            beta = t.beta_start + (t.beta_end - t.beta_start) * min(1.0, done / 0.6)
+            _, views = next(batches)
+            if preset.loss == "poisson":
+                loss, named = poisson_loss(model, views, t, beta)
+            else:
+                loss, named = mse_loss(model, grid, views)
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), t.gradient_clip)
+            if torch.isfinite(norm):
+                optimiser.step()
+            with torch.no_grad():
+                decay = min(t.average_decay, (step + 1) / (step + 10))
+                for name, value in model.state_dict().items():
+                    average[name].lerp_(value, 1.0 - decay)
+            step += 1
+            spectra += views.counts.shape[0]
+            elapsed = before + time.monotonic() - started
+            for name, value in {"loss": loss, **named}.items():
+                sums[name] = sums.get(name, 0.0) + float(value.detach()) / LOG_EVERY
+            if step % LOG_EVERY == 0:
+                speed = spectra / (time.monotonic() - since)
+                line = {
+                    "step": step,
+                    "elapsed_s": round(elapsed, 1),
+                    "spectra_per_s": round(speed),
+                    "beta": round(beta, 3),
+                }
+                line |= {name: round(value, 3) for name, value in sums.items()}
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                if report is not None:
+                    report(line)
+                text = f"loss {sums['loss']:.2f}  active {sums['active']:.1f}  {speed:.0f} spectra/s"
+                bar.update(task, completed=done, said=text)
+                since, spectra, sums = time.monotonic(), 0, {}
+            if time.monotonic() - last_saved > CHECKPOINT_SECONDS:
+                _save(output, preset, model, average, optimiser, step, elapsed, seed)
+                last_saved = time.monotonic()
+        bar.update(task, completed=1.0)
+    return _save(output, preset, model, average, optimiser, step, elapsed, seed)
+
+
+def _progress(step: int, elapsed: float, steps: int | None, minutes: float | None) -> float:
+    return step / steps if steps is not None else elapsed / (60.0 * float(minutes or 1.0))
+
+
+def _save(
+    output: Path,
+    preset: Preset,
+    model: Autoencoder,
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    elapsed: float,
+    seed: int,
+) -> Path:
+    tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"average.{k}": v for k, v in average.items()}
+    for index, slots in optimiser.state_dict()["state"].items():
+        tensors |= {f"optimiser.{index}.{k}": v for k, v in slots.items()}
+    path = output / "checkpoint.safetensors"
+    partial = path.with_suffix(".part")
+    save_file({k: v.contiguous().cpu().clone() for k, v in tensors.items()}, partial)
+    # One state for both files: the step travels in each, and the tensors land first.
+    state = {"preset": preset.model_dump(), "step": step, "elapsed_s": elapsed, "seed": seed}
+    (output / "checkpoint.json.part").write_text(json.dumps(state, indent=1))
+    partial.replace(path)
+    (output / "checkpoint.json.part").replace(output / "checkpoint.json")
+    return path
+
+
+def _restore(
+    output: Path, preset: Preset, model: Autoencoder, average: dict[str, Tensor], optimiser: torch.optim.Optimizer
+) -> tuple[int, float, int]:
+    state_file, path = output / "checkpoint.json", output / "checkpoint.safetensors"
+    if not (state_file.exists() and path.exists()):
+        raise ModelError(f"there is no checkpoint in {output} to resume; leave out --resume to start there")
+    state = json.loads(state_file.read_text())
+    if state["preset"]["name"] != preset.name:
+        raise ModelError(f"{output} holds a run of preset {state['preset']['name']!r}, not {preset.name!r}")
+    tensors = load_file(path)
+    _load(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, path)
+    for name, value in average.items():
+        value.copy_(tensors[f"average.{name}"])
+    slots: dict[int, dict[str, Tensor]] = {}
+    for name, value in tensors.items():
+        if name.startswith("optimiser."):
+            _, index, slot = name.split(".")
+            slots.setdefault(int(index), {})[slot] = value
+    whole = optimiser.state_dict()
+    optimiser.load_state_dict({"state": slots, "param_groups": whole["param_groups"]})
+    return state["step"], state["elapsed_s"], state["seed"]
+
+
+def _load(model: torch.nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise ModelError(f"{source} holds weights of another network than the preset describes") from error

@@ -1,0 +1,185 @@
+"""Observing drawn sources on the model grid: an instrument state for each, a background, and Poisson counts."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from array_api_compat import array_namespace, device
+from jaxtyping import Float
+
+from xlatent.grid import ModelGrid, sensitivity
+from xlatent.simulate import acis, continuum
+from xlatent.simulate.plasma import plasma
+from xlatent.spectrum import Response
+
+# Instrumental lines of the ACIS particle background: Si K-alpha, Au M-alpha, Ni K-alpha, Au L (Bartalucci et al. 2014,
+# A&A 566, A25), keV.
+_INSTRUMENT_LINES = (1.74, 2.14, 7.48)
+
+
+@dataclass(frozen=True)
+class Views:
+    """``n`` sources as seen by ``n`` instrument states; arrays are ``[n, n_chan]`` unless said otherwise.
+
+    ``source`` and ``background`` are expected counts, ``counts`` and ``off`` the drawn ones (``off`` already scaled to
+    the source region), ``scale`` [n] the background scale, ``unit`` and ``spread`` what `grid.sensitivity` says of
+    the state. ``area`` [n, n_energy] (cm²) and ``matrix`` [groups, n_energy, n_chan] fold any spectrum the same way.
+    """
+
+    counts: Any
+    off: Any
+    source: Any
+    background: Any
+    scale: Any
+    unit: Any
+    spread: Any
+    area: Any
+    matrix: Any
+
+    def fold(self, photons: Any) -> Any:
+        """Fold photons per bin ``[n, n_energy]`` through each view's own response."""
+        return _fold(photons * self.area, self.matrix)
+
+
+def _fold(photons: Any, matrix: Any) -> Any:
+    groups = matrix.shape[0]
+    grouped = photons.reshape((groups, photons.shape[0] // groups, photons.shape[1]))
+    return (grouped @ matrix).reshape((photons.shape[0], matrix.shape[2]))
+
+
+class Observatory:
+    """ACIS states of every epoch, chip and off-axis angle, and what they make of photon spectra on a grid.
+
+    Parameters
+    ----------
+    grid : ModelGrid
+    energy : array [n_energy + 1]
+        ``grid.energy`` in the array library, precision and device in which to compute.
+    """
+
+    def __init__(self, grid: ModelGrid, energy: Any) -> None:
+        self.grid, self.energy = grid, energy
+        # Dates and widths of the redistribution are paired at random, once and for all.
+        rng, n = np.random.default_rng(14102), 12
+        dates = np.linspace(1999.6, 2026.0, n)
+        widths: dict[acis.Chip, np.ndarray] = {
+            "FI": rng.permutation(np.linspace(0.65, 1.25, n)),
+            "BI": rng.permutation(np.linspace(0.85, 1.3, n)),
+        }
+        self.chips = np.repeat(list(widths), n)
+        bank = np.stack(
+            [_redistribution(grid, chip, *state) for chip in widths for state in zip(dates, widths[chip], strict=True)]
+        )
+        self.bank = self._to(bank)
+        self.log_energy = self._to(np.log(grid.energy_mid))
+        self.reference = self._to(grid.reference)
+        mid = 0.5 * (energy[1:] + energy[:-1])
+        self._sky = continuum.powerlaw(energy, 1.4), _unit(plasma(energy, 0.2, 1.0))
+        self._particles = self._to(particle_background(grid.chan))
+        self._tilt = self._to(np.stack([np.log(grid.energy_mid), np.exp(-0.5 * ((grid.energy_mid - 0.6) / 0.25) ** 2)]))
+        self._array = array_namespace(mid)
+
+    def observe(self, rng: np.random.Generator, photons: Any, counts: Float[np.ndarray, "n"], groups: int = 8) -> Views:
+        """See each source once.
+
+        Parameters
+        ----------
+        rng : numpy.random.Generator
+        photons : array [n, n_energy]
+            Photons per bin, from `population.spectra`; n a multiple of ``groups``.
+        counts : array [n]
+            Expected source counts on the detector grid.
+        groups : int
+            Number of redistribution matrices in this batch; areas are drawn afresh for every source.
+
+        Returns
+        -------
+        Views
+        """
+        xp, n = self._array, photons.shape[0]
+        chosen = rng.integers(len(self.chips), size=groups)
+        matrix = self.bank[xp.asarray(chosen, device=device(self.energy))]
+        area = self._areas(rng, self.chips[np.repeat(chosen, n // groups)])
+        source = _fold(photons * area, matrix)
+        source = source / xp.sum(source, axis=1, keepdims=True) * self._to(counts)[:, None]
+        unit, spread = sensitivity((self.reference * area).reshape((groups, n // groups, -1)), matrix, self.log_energy)
+        unit, spread = unit.reshape(source.shape), spread.reshape(source.shape)
+
+        background = self._background(rng, photons, area, matrix, counts)
+        scale = np.where(rng.random(n) < 0.2, 0.0, 10 ** rng.uniform(-2.5, 0.0, n))
+        background = background * self._to(scale > 0)[:, None]
+        drawn = rng.poisson(self._host(source + background))
+        off = rng.poisson(self._host(background) / np.maximum(scale, 1e-9)[:, None]) * scale[:, None]
+        return Views(self._to(drawn), self._to(off), source, background, self._to(scale), unit, spread, area, matrix)
+
+    def _areas(self, rng: np.random.Generator, chips: np.ndarray) -> Any:
+        """Effective areas, each with its own epoch, angle, contaminant and calibration error."""
+        n, energy = len(chips), self.grid.energy_mid
+        area = np.empty((n, self.grid.n_energy))
+        theta = np.where(rng.random(n) < 0.5, rng.uniform(0.0, 3.0, n), rng.uniform(0.0, 14.0, n))
+        years, excess = rng.uniform(1999.6, 2026.9, n), rng.normal(0.0, 0.2, n)
+        for chip in ("FI", "BI"):
+            rows = np.flatnonzero(chips == chip)
+            if len(rows):
+                known = acis.effective_area(energy, chip=chip, year=years[rows], theta=theta[rows])
+                depth = acis.contamination_depth(energy, chip=chip, year=years[rows])
+                area[rows] = known * np.exp(-excess[rows, None] * depth)
+        # Calibration is known to some per cent; a grating, a chip edge or an odd aperture changes the slope far more.
+        odd = rng.random(n) < 0.1
+        error = rng.normal(0.0, [0.06, 0.08], (n, 2)) + odd[:, None] * rng.normal(0.0, [0.5, 0.3], (n, 2))
+        return self._to(area) * self._array.exp(self._to(error) @ self._tilt) + 1e-3
+
+    def _background(self, rng: np.random.Generator, photons: Any, area: Any, matrix: Any, counts: np.ndarray) -> Any:
+        """Expected background counts: particles, sky, and in some cases light of another source."""
+        n = len(counts)
+        weights = rng.dirichlet(np.full(len(self._particles) + 3, 0.6), n)
+        weights[:, -1] *= rng.random(n) < 0.3
+        sky, galaxy = (_unit(_fold(s * area, matrix)) for s in self._sky)
+        other = _unit(_fold(self._array.roll(photons, 1, axis=0) * area, matrix))
+        w = self._to(weights)
+        shape = w[:, :-3] @ self._particles + w[:, -3:-2] * sky + w[:, -2:-1] * galaxy + w[:, -1:] * other
+        ratio = 10 ** np.where(rng.random(n) < 0.6, rng.uniform(-3.0, -0.5, n), rng.uniform(-0.5, 1.0, n))
+        return _unit(shape) * self._to(np.minimum(counts * ratio, 2e5))[:, None] + 1e-7
+
+    def _to(self, values: np.ndarray) -> Any:
+        xp = array_namespace(self.energy)
+        return xp.asarray(values, dtype=self.energy.dtype, device=device(self.energy))
+
+    @staticmethod
+    def _host(values: Any) -> np.ndarray:
+        return np.asarray(values.cpu() if hasattr(values, "cpu") else values, dtype=np.float64)
+
+
+def _unit(values: Any) -> Any:
+    return values / values.sum(axis=-1, keepdims=True)
+
+
+def _redistribution(
+    grid: ModelGrid, chip: acis.Chip, year: float, width: float
+) -> Float[np.ndarray, "n_energy n_chan"]:
+    """A state's redistribution with unit area on the grid."""
+    native = acis.response(chip, year, width=width)
+    flat = Response(
+        native.energy_lo,
+        native.energy_hi,
+        np.ones_like(native.area),
+        native.redistribution,
+        native.chan_lo,
+        native.chan_hi,
+    )
+    return grid.project(flat)
+
+
+def particle_background(edges: Float[np.ndarray, "n_edges"]) -> Float[np.ndarray, "n_shapes n_chan"]:
+    """Shapes that the particle background is mixed from, each of sum one.
+
+    Flat, rising to either side, and the instrument's own lines.
+
+    Parameters
+    ----------
+    edges : array [n_chan + 1]
+        Edges of detector bins or channels in keV.
+    """
+    mid, width = 0.5 * (edges[1:] + edges[:-1]), np.diff(edges)
+    lines = [np.exp(-0.5 * ((mid - e) / 0.06) ** 2) * width for e in _INSTRUMENT_LINES]
+    return _unit(np.stack([width, width * mid**1.5, width / mid, sum(lines)]))

@@ -1,0 +1,121 @@
+"""Latent tables on disk: every format gives back what it was given."""
+
+import numpy as np
+import pytest
+from astropy.io import fits, votable
+from astropy.table import Table
+
+from xlatent.errors import ReadError, WriteError
+from xlatent.formats import tables
+from xlatent.latents import COLUMNS, LatentTable
+
+SUFFIXES = [".parquet", ".fits", ".vot", ".ecsv"]
+
+
+@pytest.fixture
+def table():
+    rng = np.random.default_rng(5)
+    root = rng.normal(size=(3, 8, 8))
+    columns = {
+        "name": ["3C 273", "", 'Größe, µ "x"'],
+        "obsid": [459, None, 2**40],
+        "ra": [187.27792, np.nan, 359.9],
+        "flux_b": [1.1e-11, 3e-14, np.nan],
+        "flags": ["", "few_counts,no_background", "few_counts"],
+        "class": ["AGN", "", "YSO"],
+        "rank": [3, 1, 2],
+    }
+    meta = {"model": "chandra-acis-8", "model_sha256": "0123456789abcdef" * 4, "software": "xlatent 0.1.0"}
+    return LatentTable.from_posterior(rng.normal(size=(3, 8)), root @ root.transpose(0, 2, 1), columns, meta)
+
+
+def test_round_trip(table, tmp_path):
+    # FITS knows ASCII only; the other formats keep every letter.
+    plain = LatentTable({**{name: table[name] for name in table.colnames}, "name": ["3C 273", "", "x, y"]}, table.meta)
+    for suffix in SUFFIXES:
+        original = plain if suffix == ".fits" else table
+        found = tables.read(tables.write(original, tmp_path / f"t{suffix}"))
+        assert found.colnames == original.colnames
+        assert found.meta == original.meta
+        for name in original.colnames:
+            ours, theirs = original[name], found[name]
+            assert np.array_equal(np.ma.getmaskarray(ours), np.ma.getmaskarray(theirs)), (suffix, name)
+            if ours.dtype.kind == "f":
+                np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs), err_msg=f"{suffix} {name}")
+            else:
+                assert ours.tolist() == theirs.tolist(), (suffix, name)
+            assert (ours.unit, ours.description) == (theirs.unit, theirs.description), (suffix, name)
+            assert ours.meta == theirs.meta, (suffix, name)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_empty_table(suffix, tmp_path):
+    found = tables.read(tables.write(LatentTable({}), tmp_path / f"empty{suffix}"))
+    assert len(found) == 0
+    assert found.z.shape == (0, 8)
+
+
+def test_what_the_standards_ask_for(table, tmp_path):
+    """UCDs, units and descriptions stand where other programs look for them, for every column of the schema."""
+    ascii_only = LatentTable({"name": ["a"], "z0": [1.0]}, table.meta)
+    with fits.open(tables.write(ascii_only, tmp_path / "t.fits")) as hdus:
+        header = hdus["LATENTS"].header
+    tree = votable.parse(str(tables.write(table, tmp_path / "t.vot")))
+    fields = tree.get_first_table().fields
+    for number, (info, field) in enumerate(zip(COLUMNS, fields, strict=False), start=1):
+        assert (header[f"TTYPE{number}"], header[f"TUCD{number}"]) == (info.name, info.ucd)
+        assert header[f"TCOMM{number}"] == info.description
+        assert (field.name, field.ucd) == (info.name, info.ucd)
+        assert " ".join(field.description.split()) == info.description
+        assert bool(field.unit) == bool(info.unit) == (f"TUNIT{number}" in header)
+    assert header["XLSHA256"] == table.meta["model_sha256"]
+    assert b"<BINARY2>" in (tmp_path / "t.vot").read_bytes()
+
+
+def test_parquet_carries_units_for_everybody(table, tmp_path):
+    import pyarrow.parquet as pq
+
+    schema = pq.read_schema(tables.write(table, tmp_path / "t.parquet"))
+    assert schema.field("flux_b").metadata[b"unit"] == b"erg / (s cm2)"
+    assert schema.field("flux_b").metadata[b"ucd"] == b"phot.flux;em.X-ray"
+    assert schema.metadata[b"xlatent.model"] == b"chandra-acis-8"
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_whole_or_not_at_all(table, tmp_path, suffix):
+    target = tmp_path / f"t{suffix}"
+    target.write_text("what stood here before")
+    (broken := table["z0"].copy()).unit = None
+    unwritable = LatentTable({"z0": broken, "extra": np.array([object()] * 3)})
+    with pytest.raises(Exception):  # noqa: B017 (each library has its own; the file is what matters here)
+        tables.write(unwritable, target)
+    assert target.read_text() == "what stood here before"
+    assert list(tmp_path.iterdir()) == [target]
+    tables.write(LatentTable({"z0": [0.0]}), target)
+    assert len(tables.read(target)) == 1
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_write_errors(table, tmp_path):
+    with pytest.raises(WriteError, match=r"suffix '.csv'; use one of .parquet, .fits, .vot, .ecsv"):
+        tables.write(table, tmp_path / "t.csv")
+    with pytest.raises(WriteError, match="No such file or directory"):
+        tables.write(table, tmp_path / "nowhere" / "t.fits")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_read_errors(suffix, tmp_path):
+    path = tmp_path / f"t{suffix}"
+    with pytest.raises(ReadError, match="no such file"):
+        tables.read(path)
+    path.write_bytes(b"neither one thing nor the other\n")
+    with pytest.raises(ReadError, match=r"is not a readable|expected a table of latents"):
+        tables.read(path)
+
+
+def test_other_tables_are_refused(tmp_path):
+    with pytest.raises(ReadError, match=r"suffix '\.txt'"):
+        tables.read(tmp_path / "t.txt")
+    Table({"ra": [1.0], "dec": [2.0]}).write(tmp_path / "sky.ecsv")
+    with pytest.raises(ReadError, match="columns z0 to z7, found ra, dec"):
+        tables.read(tmp_path / "sky.ecsv")

@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+
+from xlatent.grid import ModelGrid
+from xlatent.simulate import population
+
+EDGES = ModelGrid().energy
+
+
+def test_a_seed_gives_the_same_sources():
+    first = population.draw(np.random.default_rng(3), 50)
+    again = population.draw(np.random.default_rng(3), 50)
+    other = population.draw(np.random.default_rng(4), 50)
+    assert all(np.array_equal(first[key], again[key]) for key in first)
+    assert not np.array_equal(first["nh"], other["nh"])
+
+
+def test_every_family_has_a_finite_positive_spectrum_of_one_photon():
+    rows = population.draw(np.random.default_rng(0), 2000)
+    assert set(rows["family_1"]) == set(range(len(population.FAMILIES)))
+    flux = population.spectra(EDGES, rows)
+    mid = 0.5 * (EDGES[1:] + EDGES[:-1])
+    assert np.isfinite(flux).all() and (flux > 0).all()
+    np.testing.assert_allclose(flux[:, (mid > 0.5) & (mid < 8.0)].sum(axis=1), 1.0, rtol=1e-6)
+
+
+def test_each_row_keeps_its_place():
+    # Sources are computed family by family; row 7 alone must equal row 7 among all.
+    rows = population.draw(np.random.default_rng(1), 40)
+    together = population.spectra(EDGES, rows)
+    for i in (0, 7, 39):
+        alone = population.spectra(EDGES, {key: value[i : i + 1] for key, value in rows.items()})
+        np.testing.assert_allclose(alone[0], together[i], rtol=1e-6)
+
+
+def test_numpy_and_torch_agree():
+    torch = pytest.importorskip("torch")
+    rows = population.draw(np.random.default_rng(2), 64)
+    wanted = population.spectra(EDGES, rows)
+    found = population.spectra(torch.as_tensor(EDGES), rows)
+    np.testing.assert_allclose(found.numpy(), wanted, rtol=1e-6)
+
+
+def test_the_population_is_as_broad_as_promised():
+    rows = population.draw(np.random.default_rng(5), 20000)
+    assert rows["nh"].min() < 0.02 and rows["nh_1"].max() > 100.0
+    assert rows["gamma_1"].min() < 0.0 and rows["gamma_1"].max() > 4.5
+    assert rows["redshift"].max() > 3.0 and np.mean(rows["redshift"] == 0) > 0.4
+    assert 0.4 < np.mean(rows["fraction"] < 1.0) < 0.6
