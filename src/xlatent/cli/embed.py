@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
@@ -71,7 +71,8 @@ def embed(
     from xlatent.formats import tables
     from xlatent.formats.inputs import find
 
-    given = {key: file for key, file in {"arf": arf, "rmf": rmf, "background": background}.items() if file is not None}
+    options = {"arf": arf, "rmf": rmf, "background": background}
+    given: dict[str, Any] = {key: file for key, file in options.items() if file is not None}
     try:
         sources = [replace(source, **given) for source in find(inputs)]
     except ReadError as error:
@@ -141,9 +142,7 @@ def embed_sources(
     return (_joined(done) if done else None), failed
 
 
-def _outcomes(
-    embed_chunk: "partial[_Outcome]", sources: "Sequence[Source]", workers: int
-) -> Iterator[_Outcome]:
+def _outcomes(embed_chunk: "partial[_Outcome]", sources: "Sequence[Source]", workers: int) -> Iterator[_Outcome]:
     """Outcomes of all chunks, in order, from this process or from several."""
     chunks = [sources[begin : begin + _CHUNK] for begin in range(0, len(sources), _CHUNK)]
     if workers == 1:
@@ -240,5 +239,3 @@ def _write_failures(failures: list[Failure], path: Path) -> None:
         raise WriteError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
     finally:
         unfinished.unlink(missing_ok=True)
-
-

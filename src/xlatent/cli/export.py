@@ -7,7 +7,9 @@ import typer
 
 from xlatent.cli import torch_needed
 
-_TRAINING = "Simulated spectra only (xlatent.simulate.population, seen through simulated ACIS responses of 1999 to 2026)."
+_TRAINING = (
+    "Simulated spectra only (xlatent.simulate.population, seen through simulated ACIS responses of 1999 to 2026)."
+)
 
 
 def export(

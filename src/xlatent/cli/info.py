@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xlatent.cli import warnings_to
+
 if TYPE_CHECKING:
     from xlatent.spectrum import Spectrum
 
@@ -18,7 +20,8 @@ def info(
     """Say what a PHA file holds and which files were found for it, warnings included."""
     from xlatent.formats.ogip import read
 
-    found = read(pha, arf, rmf, background)
+    with warnings_to(lambda text: None):  # they are among the facts
+        found = read(pha, arf, rmf, background)
     for i, spectrum in enumerate(found if isinstance(found, list) else [found]):
         if i:
             typer.echo()

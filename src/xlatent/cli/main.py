@@ -2,7 +2,6 @@
 
 from typing import Annotated, Any
 
-import click
 import typer
 from typer.core import TyperGroup
 
@@ -20,7 +19,7 @@ from xlatent.errors import ReadError, ResponseError, XlatentError
 class _Plain(TyperGroup):
     """A group of commands in which what a user can put right is told in one sentence, without a traceback."""
 
-    def invoke(self, ctx: click.Context) -> Any:
+    def invoke(self, ctx: Any) -> Any:
         try:
             with warnings_to(lambda text: tell(f"warning: {text}")):
                 return super().invoke(ctx)

@@ -11,9 +11,9 @@ from xlatent.errors import ResponseError
 from xlatent.grid import ModelGrid, sensitivity
 from xlatent.spectrum import Spectrum
 
-# Where the mean of the background counts is wanted, and not their value, they are averaged over this many channels
-# (standard deviation; about 150 eV of ACIS).
-_SMOOTHING = 10.0
+# The background is averaged over as many channels as make its mean good to a tenth, but no more than the wider features
+# of a detector's background span (35 channels are 500 eV of ACIS).
+_ENOUGH_COUNTS, _MOST_CHANNELS = 100.0, 35.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,9 @@ class Observation:
     alpha : array [n_selected]
         Background scale of each channel; all zero without a background.
     mean_off : array [n_selected]
-        Smoothed ``n_off``: an estimate of its mean.
+        ``n_off`` averaged over neighbouring channels: an estimate of its mean.
+    averaged : float
+        Number of channels in that average, 1 where the background has counts enough in each.
     matrix : array [n_energy, n_selected]
         Counts for one photon cm⁻² s⁻¹ in an intrinsic bin: response times exposure, cm² s.
     features : dict of arrays [n_chan] (``scale``: scalar)
@@ -39,6 +41,7 @@ class Observation:
     n_off: Float[np.ndarray, "n_selected"]
     alpha: Float[np.ndarray, "n_selected"]
     mean_off: Float[np.ndarray, "n_selected"]
+    averaged: float
     matrix: Float[np.ndarray, "n_energy n_selected"]
     features: dict[str, Any]
 
@@ -82,8 +85,12 @@ def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
         "spread": spread[0],
         "scale": float(np.mean(alpha[mask])),
     }
-    mean_off = gaussian_filter1d(off[mask], _SMOOTHING, mode="nearest")
-    return Observation(spectrum.counts[mask], off[mask], alpha[mask], mean_off, matrix, features)
+    averaged = float(np.clip(_ENOUGH_COUNTS / max(off[mask].mean(), 1e-9), 1.0, _MOST_CHANNELS))
+    # A Gaussian of standard deviation s averages over 2 sqrt(pi) s channels.
+    mean_off = (
+        gaussian_filter1d(off[mask], averaged / (2.0 * np.sqrt(np.pi)), mode="nearest") if averaged > 1 else off[mask]
+    )
+    return Observation(spectrum.counts[mask], off[mask], alpha[mask], mean_off, averaged, matrix, features)
 
 
 def encode(

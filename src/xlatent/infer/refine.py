@@ -61,7 +61,6 @@ class _State:
     """One spectrum at one point: the function to minimise, its gradient and the Fisher information of the data."""
 
     objective: float
-    statistic: float
     gradient: np.ndarray
     information: np.ndarray
 
@@ -77,8 +76,11 @@ def refine(
     """Maximise the posterior of z and the amplitude, and give the covariance there.
 
     Minimises statistic + |z|² by Fisher scoring damped after Levenberg and Marquardt, all spectra side by side. The
-    statistic is W (C without background) over native channels; for W the information of a channel with source mean m,
-    background mean b and scale α is 1/(m + αb + α²b): the background counts add their own noise.
+    statistic is W (C without background) over native channels, with one difference to the W that is reported: where
+    a channel's background counts are few, their average over K neighbours stands for them with scale α/K. Plain W
+    gives each channel a background of its own; with few counts it explains every source count away as background, and
+    a clear detection ends with no flux (the bias that the XSPEC manual warns of, appendix B). The information of a
+    channel with source mean m and background mean b is 1/(m + αb + α²b/K): background counts add their own noise.
 
     Parameters
     ----------
@@ -150,15 +152,17 @@ def _evaluate(
     slopes = (photons[:, None] * jacobian).T @ o.matrix
     slopes = np.vstack([slopes, source])
     if o.has_background:
-        statistic = float(np.sum(wstat(o.n_on, o.n_off, source, o.alpha)))
-        background = o.alpha * wstat_background(o.n_on, o.n_off, source, o.alpha)
-        variance = source + o.alpha * o.mean_off * (1.0 + o.alpha)
+        # W on the averaged background, as if it had been measured `averaged` times longer.
+        off, alpha = o.averaged * o.mean_off, o.alpha / o.averaged
+        likelihood = float(np.sum(wstat(o.n_on, off, source, alpha)))
+        background = alpha * wstat_background(o.n_on, off, source, alpha)
+        variance = source + o.alpha * o.mean_off * (1.0 + alpha)
     else:
-        statistic, background, variance = float(np.sum(cstat(o.n_on, source))), 0.0, source
+        likelihood, background, variance = float(np.sum(cstat(o.n_on, source))), 0.0, source
     pull = theta - prior_mean
     gradient = slopes @ (1.0 - o.n_on / (source + background)) + precision * pull
     information = (slopes / variance) @ slopes.T
-    return _State(statistic + float(np.sum(precision * pull**2)), statistic, gradient, information)
+    return _State(likelihood + float(np.sum(precision * pull**2)), gradient, information)
 
 
 def _posterior(
@@ -171,7 +175,7 @@ def _posterior(
 ) -> Posterior:
     n, latents = len(theta), theta.shape[1] - 1
     covariance = np.empty((n, latents + 1, latents + 1))
-    expected, sigma = np.empty(n), np.empty(n)
+    statistic, expected, sigma = np.empty(n), np.empty(n), np.empty(n)
     log_flux, _ = decoder(theta[:, :latents])
     for i, (o, state) in enumerate(zip(observations, states, strict=True)):
         if proposal is None:
@@ -184,9 +188,10 @@ def _posterior(
             covariance[i, -1, -1] = slope @ proposal[i] @ slope + 1.0 / (state.information[-1, -1] + precision[-1])
         source = np.exp(log_flux[i] + theta[i, -1]) @ o.matrix
         if o.has_background:
+            statistic[i] = wstat(o.n_on, o.n_off, source, o.alpha).sum()
             mean, variance = expected_wstat(source, o.mean_off, o.alpha)
         else:
+            statistic[i] = cstat(o.n_on, source).sum()
             mean, variance = expected_cstat(source)
         expected[i], sigma[i] = mean.sum(), np.sqrt(variance.sum())
-    statistic = np.array([s.statistic for s in states])
     return Posterior(theta[:, :latents].copy(), theta[:, -1].copy(), covariance, statistic, expected, sigma)

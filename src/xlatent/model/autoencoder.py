@@ -164,7 +164,7 @@ class Decoder(nn.Module):
         return log_flux, (tangent - mean.sum(dim=2, keepdim=True)).transpose(1, 2)
 
     def _blocks(self) -> Iterator[tuple[nn.Linear, nn.Linear]]:
-        yield from zip(self.widen, self.narrow, strict=True)  # type: ignore[misc]
+        yield from zip(self.widen, self.narrow, strict=True)
 
     def _normalised(self, log_flux: Tensor) -> Tensor:
         log_flux = log_flux.clamp(-60.0, 60.0)

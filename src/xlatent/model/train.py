@@ -49,14 +49,16 @@ def simulated_batches(
         step += 1
 
 
-def poisson_loss(model: Autoencoder, views: Views, training: Training, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+def poisson_loss(
+    model: Autoencoder, views: Views, training: Training, beta: float, noise: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Negative evidence bound per spectrum, with a robust deviance, plus disagreement within pairs.
 
     The encoder is taught by the counts it saw, through a decoder held still: taught by expected counts it would shrink
     towards the prior twice. The decoder is taught by expected counts, which have none of the noise.
     """
     mean, factor = _encode(model, views)
-    z = mean + (factor @ torch.randn_like(mean)[:, :, None])[:, :, 0]
+    z = mean + (factor @ noise[:, :, None])[:, :, 0]
     still = {name: p.detach() for name, p in model.decoder.named_parameters()}
     seen = torch.func.functional_call(model.decoder, still, (z,))
     encoder_deviance = _deviance(views, seen, views.counts)
@@ -196,6 +198,7 @@ def train(
 
     energy = torch.as_tensor(grid.energy, dtype=torch.float32, device=device)
     batches = simulated_batches(grid, t, seed, step, energy)
+    generator = torch.Generator()  # seeded with each step, so that a resumed run draws what an unbroken one does
     started = last_saved = time.monotonic()
     before = elapsed
     sums: dict[str, float] = {}
@@ -213,7 +216,8 @@ def train(
             beta = t.beta_start + (t.beta_end - t.beta_start) * min(1.0, done / 0.6)
             _, views = next(batches)
             if preset.loss == "poisson":
-                loss, named = poisson_loss(model, views, t, beta)
+                noise = torch.randn(len(views.counts), preset.network.latents, generator=generator.manual_seed(step))
+                loss, named = poisson_loss(model, views, t, beta, noise.to(device))
             else:
                 loss, named = mse_loss(model, grid, views)
             optimiser.zero_grad(set_to_none=True)

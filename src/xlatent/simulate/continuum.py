@@ -2,8 +2,9 @@
 
 Every function takes bin edges ``energy`` ``[n_energy + 1]`` (or ``[n_batch, n_energy + 1]``, as for redshifted
 edges) in keV, parameters as floats or arrays ``[n_batch]``, and returns photons cm⁻² s⁻¹ per bin,
-``[n_batch, n_energy]`` (``[n_energy]`` for scalar parameters and edges). All run on NumPy arrays and torch tensors alike. Where no closed
-integral exists the bin is integrated by Simpson's rule, good to 1e-4 on bins narrower than a tenth of their energy.
+``[n_batch, n_energy]`` (``[n_energy]`` for scalar parameters and edges). All run on NumPy arrays and torch tensors
+alike. Where no closed integral exists the bin is integrated by Simpson's rule, good to 1e-4 on bins narrower than a
+tenth of their energy.
 
 A source at redshift z is made by passing ``energy * (1 + z)``: photons per bin are then those of the emitted bin,
 and the overall factor 1/(1 + z) belongs to the norm.

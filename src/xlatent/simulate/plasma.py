@@ -63,8 +63,8 @@ _K_LINES = {
 # Fe L: spectroscopic stage -> (energy keV, effective strength) of lines and blends, at the well-known wavelengths (cf.
 # Brown et al. 1998, ApJ 502, 1015, and 2002, ApJS 140, 589). The sum over n = 3 is that of all collision strengths from
 # the ground level in CHIANTI for Fe XVII (5.4, and cascades from above) and Fe XXI (2.5), each excitation ending in one
-# photon, and linear in the number of 2p electrons between and beyond. Its division among lines follows f for 2p-3d and is
-# by eye for the rest. Good to about 20 % a stage, not line by line.
+# photon, and linear in the number of 2p electrons between and beyond. Its division among lines follows f for 2p-3d, and
+# is by eye for the rest. Good to about 20 % a stage, not line by line.
 _FE_L = {
     16: ((0.195, 0.10), (0.228, 0.25), (0.247, 0.15)),
     17: ((0.7262, 2.9), (0.7389, 1.2), (0.8124, 0.60), (0.8258, 2.0), (0.8965, 0.20), (1.0109, 0.33), (1.0226, 0.33),

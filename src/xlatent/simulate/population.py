@@ -63,8 +63,11 @@ def draw(rng: np.random.Generator, n: int) -> Parameters:
 def _draw_component(rng: np.random.Generator, n: int, rows: Parameters, i: str) -> None:
     family = rng.choice(len(FAMILIES), n, p=_WEIGHTS)
     rows[f"family_{i}"] = family
+    # Detector background left in a spectrum is flat in counts: divided by the mirror's area it rises like E^3 or faster.
+    left_in = rng.random(n) < 0.05
     broad = rng.random(n) < 0.25
-    rows[f"gamma_{i}"] = np.where(broad, rng.uniform(-0.5, 5.0, n), rng.normal(1.9, 0.5, n)).clip(-0.5, 5.0)
+    gamma = np.where(broad, rng.uniform(-0.5, 5.0, n), rng.normal(1.9, 0.5, n)).clip(-0.5, 5.0)
+    rows[f"gamma_{i}"] = np.where(left_in, rng.uniform(-5.0, -0.5, n), gamma)
     hot = np.isin(family, [FAMILIES.index("bremsstrahlung"), FAMILIES.index("plasma"), FAMILIES.index("ionising")])
     thermal = 10 ** rng.uniform(np.log10(0.08), np.log10(15.0), n)
     rows[f"kt_{i}"] = np.where(hot, thermal, 10 ** rng.uniform(np.log10(0.04), np.log10(3.0), n))

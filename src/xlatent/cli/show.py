@@ -1,0 +1,66 @@
+"""``xlatent show``: one spectrum with its reconstruction, latents and fluxes as a figure."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xlatent.cli import check_output
+from xlatent.errors import ReadError
+
+if TYPE_CHECKING:
+    from xlatent.infer.embed import LatentModel
+    from xlatent.spectrum import Spectrum
+
+FIGURES = (".png", ".pdf", ".svg")
+
+
+def show(
+    pha: Annotated[Path, typer.Argument(help="PHA file.", show_default=False)],
+    output: Annotated[Path, typer.Option(help=f"Figure to write: {', '.join(FIGURES)}.", show_default=False)],
+    arf: Annotated[Path | None, typer.Option(help="ARF, or 'none'.")] = None,
+    rmf: Annotated[Path | None, typer.Option(help="RMF, or 'none'.")] = None,
+    background: Annotated[Path | None, typer.Option(help="Background, or 'none'.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of a model or folder of a bundle; the shipped one if not given.")
+    ] = None,
+) -> None:
+    """Draw a spectrum with its reconstruction, residuals, photon spectrum, latents and fluxes."""
+    check_output(output, FIGURES)
+    from xlatent.bundle import DEFAULT_MODEL
+    from xlatent.infer.embed import load_model
+
+    loaded = load_model(model or DEFAULT_MODEL, threads=1)
+    spectrum = read_one(pha, arf, rmf, background)
+    typer.echo(f"{draw_to(output, spectrum, loaded)}\nwritten to {output}")
+
+
+def read_one(
+    pha: Path, arf: Path | None = None, rmf: Path | None = None, background: Path | None = None, name: str | None = None
+) -> "Spectrum":
+    """Read a spectrum from a file that holds one.
+
+    Raises
+    ------
+    ReadError, ResponseError
+        If it cannot be read, or holds several.
+    """
+    from xlatent.formats.ogip import read
+
+    found = read(pha, arf, rmf, background, name)
+    spectra = found if isinstance(found, list) else [found]
+    if len(spectra) > 1:
+        raise ReadError(
+            f"{pha} holds {len(spectra)} spectra (type II), and one can be drawn; split the file or use xlatent embed"
+        )
+    return spectra[0]
+
+
+def draw_to(path: Path, spectrum: "Spectrum", model: "LatentModel") -> str:
+    """Draw one spectrum into a file, and return what its fit statistic says in words."""
+    from xlatent.figures import save
+    from xlatent.figures.spectrum import draw, fit_in_words
+
+    reconstruction = model.reconstruct(spectrum)
+    save(draw(spectrum, reconstruction), path)
+    return fit_in_words(reconstruction, spectrum.background is not None)

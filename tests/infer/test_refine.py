@@ -1,0 +1,139 @@
+"""Refinement against what it must be: a maximum, with the covariance of the scatter of repeated observations."""
+
+import numpy as np
+import pytest
+
+from xlatent.infer import refine as refinement
+from xlatent.infer.embed import load_model
+from xlatent.infer.encode import Observation, encode, prepare
+from xlatent.infer.quantities import draw_photons
+from xlatent.simulate import acis
+from xlatent.spectrum import Spectrum
+from xlatent.statistics import cstat, wstat
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(threads=1)
+
+
+@pytest.fixture(scope="module")
+def response():
+    return acis.response("BI", 2008.0, 1.0)
+
+
+def observed(model, response, rng, z, counts, background=0.0, ratio=10.0):
+    """Draw a spectrum from the decoder's own spectrum at z, so that the model is exactly right."""
+    empty = Spectrum(np.zeros(1024), 1e4, response=response)
+    matrix = model.grid.native(response, np.ones(1024, dtype=bool)) * empty.exposure
+    mean = np.exp(model._decoder.log_flux(z[None])[0]) @ matrix
+    scale = counts / mean[empty.select(0.5, 8.0)].sum()
+    off = None
+    level = np.full(1024, background / 514)
+    if background:
+        off = Spectrum(rng.poisson(level * ratio).astype(float), 1e4, backscale=ratio)
+    spectrum = Spectrum(
+        rng.poisson(mean * scale + level).astype(float), 1e4, backscale=1.0, background=off, response=response
+    )
+    return prepare(spectrum, model.grid), np.log(scale)
+
+
+@pytest.mark.parametrize("background", [0.0, 300.0])
+def test_the_gradient_is_that_of_the_objective(model, response, background):
+    rng = np.random.default_rng(1)
+    z = rng.standard_normal(8)
+    observation, log_a = observed(model, response, rng, z, 800.0, background)
+    theta = np.append(z + 0.1, log_a)
+    precision, centre = np.append(np.ones(8), 0.1), np.append(np.zeros(8), log_a)
+
+    def state(point):
+        log_flux, jacobian = model._decoder(point[None, :8])
+        return refinement._evaluate(observation, point, log_flux[0], jacobian[0], centre, precision)
+
+    found = 2.0 * state(theta).gradient  # of half the objective
+    for i in range(9):
+        step = np.zeros(9)
+        step[i] = 0.02
+        wanted = (state(theta + step).objective - state(theta - step).objective) / 0.04
+        assert found[i] == pytest.approx(wanted, rel=0.05, abs=2.0)
+
+
+def run(model, observations, **options):
+    mean, covariance = encode(model._encoder, observations)
+    return refinement.refine(model._decoder, observations, mean, covariance, **options)
+
+
+def test_no_neighbour_is_better(model, response):
+    rng = np.random.default_rng(2)
+    observation, _ = observed(model, response, rng, rng.standard_normal(8), 3000.0)
+    best = run(model, [observation])
+
+    def objective(z, log_a):
+        source = np.exp(model._decoder.log_flux(z[None])[0] + log_a) @ observation.matrix
+        return cstat(observation.n_on, source).sum() + z @ z
+
+    at_best = objective(best.z[0], best.log_amplitude[0])
+    for _ in range(60):
+        move = rng.multivariate_normal(np.zeros(9), 0.3 * best.covariance[0])
+        assert objective(best.z[0] + move[:8], best.log_amplitude[0] + move[8]) > at_best - 0.05
+
+
+def test_refining_only_lowers_the_objective(model, response):
+    rng = np.random.default_rng(3)
+    observations = [observed(model, response, rng, rng.standard_normal(8), 500.0, 100.0)[0] for _ in range(6)]
+    amortised, refined = run(model, observations, frozen=True), run(model, observations)
+    before = amortised.statistic + (amortised.z**2).sum(axis=1)
+    after = refined.statistic + (refined.z**2).sum(axis=1)
+    assert np.all(after <= before + 1e-6)
+
+
+@pytest.mark.parametrize("counts,background", [(300.0, 0.0), (3000.0, 0.0), (1000.0, 300.0)])
+def test_the_errors_are_the_scatter(model, response, counts, background):
+    # Sources drawn from the prior, observed once: (z - truth) whitened by the covariance has a mean square of eight.
+    rng = np.random.default_rng(4)
+    truths = rng.standard_normal((80, 8))
+    observations = [observed(model, response, rng, z, counts, background)[0] for z in truths]
+    posterior = run(model, observations)
+    covariance = posterior.covariance[:, :8, :8]
+    difference = posterior.z - truths
+    squares = np.einsum("ni,nij,nj->n", difference, np.linalg.inv(covariance), difference)
+    # 80 draws of chi-square with 8 degrees of freedom have a mean of 8 +- 0.45; non-linearity adds some.
+    assert 6.0 < np.median(squares) + 0.66 < 11.0
+    pulls = (posterior.statistic - posterior.expected) / posterior.sigma
+    assert -1.0 < pulls.mean() < 0.6
+
+
+def test_the_amplitude_is_found(model, response):
+    rng = np.random.default_rng(5)
+    made = [observed(model, response, rng, 0.5 * rng.standard_normal(8), 2000.0) for _ in range(10)]
+    posterior = run(model, [o for o, _ in made])
+    pulls = (posterior.log_amplitude - [a for _, a in made]) / np.sqrt(posterior.covariance[:, 8, 8])
+    assert np.all(np.abs(pulls) < 5.0)
+
+
+def test_without_counts_the_prior_comes_back(model, response):
+    for background in (0.0, 50.0):
+        off = Spectrum(np.full(1024, background / 514), 1e4, backscale=10.0) if background else None
+        observation = prepare(Spectrum(np.zeros(1024), 1e4, background=off, response=response), model.grid)
+        posterior = run(model, [observation])
+        assert np.all(np.abs(posterior.z) < 1.5) and np.all(np.sqrt(np.diag(posterior.covariance[0])[:8]) > 0.5)
+        photons = draw_photons(model._decoder, posterior, 0)
+        assert np.isfinite(photons).all()
+
+
+def test_batches_do_not_mix(model, response):
+    rng = np.random.default_rng(6)
+    observations = [observed(model, response, rng, rng.standard_normal(8), c)[0] for c in (20.0, 500.0, 20000.0)]
+    together = run(model, observations)
+    for i, one in enumerate(observations):
+        np.testing.assert_allclose(run(model, [one]).z[0], together.z[i], atol=0.02)
+
+
+def test_the_statistic_is_wstat(model, response):
+    rng = np.random.default_rng(7)
+    observation, _ = observed(model, response, rng, np.zeros(8), 400.0, 200.0)
+    assert isinstance(observation, Observation) and observation.has_background
+    posterior = run(model, [observation])
+    source = np.exp(model._decoder.log_flux(posterior.z)[0] + posterior.log_amplitude[0]) @ observation.matrix
+    wanted = wstat(observation.n_on, observation.n_off, source, observation.alpha).sum()
+    assert posterior.statistic[0] == pytest.approx(wanted, rel=1e-6)
