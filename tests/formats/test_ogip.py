@@ -301,13 +301,25 @@ def test_without_tlmin_and_with_a_doubt_there_is_a_warning(tmp_path):
         np.testing.assert_array_equal(dense(ogip.read(path)), rows)
 
 
-def test_ebounds_channels_that_are_all_zero(tmp_path):
+@pytest.mark.parametrize("step", [0, 16384])
+def test_ebounds_channels_that_are_zero_or_scrambled(tmp_path, step):
+    """3C 186's are 0, 16384, -32768 and -16384 over and over: four-byte numbers in a two-byte column."""
     path = files.whole(tmp_path)
-    zeros = files.bounds_table(channels=np.zeros(N_CHAN, dtype=int))
-    files.save(tmp_path / "src.rmf", files.matrix_table(), zeros)
+    channels = (np.arange(N_CHAN) % 4 - 2) * step
+    files.save(tmp_path / "src.rmf", files.matrix_table(), files.bounds_table(channels=channels))
     spectrum = ogip.read(path)
     np.testing.assert_array_equal(spectrum.response.chan_lo, BOUNDS[:-1])
     np.testing.assert_array_equal(dense(spectrum), files.matrix())
+
+
+def test_ebounds_out_of_order_are_sorted(tmp_path):
+    path = files.whole(tmp_path)
+    hdu = files.bounds_table()
+    order = np.random.default_rng(2).permutation(N_CHAN)
+    columns = [files.fits.Column(c.name, c.format, array=np.asarray(hdu.data[c.name])[order]) for c in hdu.columns]
+    bounds = files.table(columns, "EBOUNDS", HDUCLAS1="RESPONSE", HDUCLAS2="EBOUNDS")
+    files.save(tmp_path / "src.rmf", files.matrix_table(), bounds)
+    np.testing.assert_array_equal(ogip.read(path).response.chan_lo, BOUNDS[:-1])
 
 
 def test_energy_zero_becomes_small_and_positive(tmp_path):

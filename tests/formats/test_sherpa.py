@@ -45,6 +45,9 @@ def test_equals_sherpa(expected, shared_data):
     response = spectrum.response
     index = np.linspace(0, response.area.size - 1, 20).astype(int)
     np.testing.assert_allclose([response.area.sum(), *response.area[index]], expected["area"], rtol=1e-6)
+    np.testing.assert_allclose([moments(response.chan_lo), moments(response.chan_hi)], expected["bounds"], rtol=1e-9)
+    noticed = spectrum.select(0.5, 8.0) | (~spectrum.good & (response.chan_hi > 0.5) & (response.chan_lo < 8.0))
+    assert [noticed.sum(), spectrum.counts[noticed].sum()] == expected["notice"]  # Sherpa drops no bad channels
     folded = response.fold(powerlaw(response.energy_lo, response.energy_hi))
     peak = max(expected["folded"])
     assert folded.shape == (len(expected["folded"]),)

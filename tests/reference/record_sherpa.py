@@ -3,7 +3,8 @@
     python tests/reference/record_sherpa.py ../shared/data
 
 Per spectrum: counts (sum and first two moments over channel index, which pin every channel), exposures, background
-counts and scale, ARF (sum and 20 values), and a power law of index 1.7, 1 photon/keV/cm2/s at 1 keV, integrated over
+counts and scale, ARF (sum and 20 values), channel energies (moments of both edges), channels and counts in
+notice(0.5, 8), and a power law of index 1.7, 1 photon/keV/cm2/s at 1 keV, integrated over
 the energy bins and folded through ARF and RMF, in every channel (nine significant digits).
 """
 
@@ -63,6 +64,13 @@ def record(data: Path, source: dict[str, str]) -> dict[str, object]:
     model.gamma, model.ref, model.ampl = 1.7, 1.0, 1.0
     folded = RSPModelNoPHA(arf, rmf, model)(np.arange(rmf.detchans))
     index = np.linspace(0, len(arf.specresp) - 1, 20).astype(int)
+    pha.set_arf(arf)
+    pha.set_rmf(rmf)
+    pha.ungroup()
+    pha.units = "energy"
+    pha.notice(0.5, 8)
+    noticed = pha.mask
+    pha.notice()
     out = {
         "name": source["name"],
         "files": {key: path for key, path in source.items() if key != "name"},
@@ -70,6 +78,8 @@ def record(data: Path, source: dict[str, str]) -> dict[str, object]:
         "exposure": pha.exposure,
         "background": None,
         "area": [float(np.sum(arf.specresp)), *digits(np.asarray(arf.specresp)[index])],
+        "bounds": [moments(rmf.e_min), moments(rmf.e_max)],
+        "notice": [int(noticed.sum()), float(pha.counts[noticed].sum())],
         "folded": digits(folded),
     }
     if source["background"] == source["pha"]:

@@ -6,9 +6,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullFormatter
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 from scipy.special import gammaincinv
 
+from xlatent.bands import BANDS, HARDNESS_RATIOS
 from xlatent.errors import ResponseError
 from xlatent.figures import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, style
 from xlatent.spectrum import Spectrum
@@ -22,6 +23,7 @@ MIN_SIGNIFICANCE = 3.0
 _NARROWEST, _WIDEST = 0.025, 0.25
 _ENERGY_TICKS = (0.3, 0.5, 1, 2, 5, 10)
 _LOW, _HIGH = 0.15865, 0.84135
+_BANDS = {name: BANDS[name] for name in "bsmh"}
 
 
 def draw(spectrum: Spectrum, reconstruction: "Reconstruction") -> Figure:
@@ -46,7 +48,7 @@ def draw(spectrum: Spectrum, reconstruction: "Reconstruction") -> Figure:
         figure = Figure(figsize=(9.6, 6.6))
         grid = figure.add_gridspec(
             3, 2, width_ratios=(1.55, 1), height_ratios=(3.1, 1.1, 1.55),
-            left=0.075, right=0.985, top=0.925, bottom=0.035, hspace=0.0, wspace=0.2,
+            left=0.075, right=0.985, top=0.915, bottom=0.015, hspace=0.0, wspace=0.2,
         )  # fmt: skip
         left = grid[:2, 0].subgridspec(2, 1, height_ratios=(3.0, 1.0), hspace=0.0)
         right = grid[:2, 1].subgridspec(2, 1, height_ratios=(1.25, 1.0), hspace=0.36)
@@ -57,7 +59,7 @@ def draw(spectrum: Spectrum, reconstruction: "Reconstruction") -> Figure:
         _draw_latents(figure.add_subplot(right[1]), reconstruction)
         words = figure.add_subplot(grid[2, :])
         _write_numbers(words, spectrum, reconstruction)
-        figure.text(0.075, 0.955, _title(spectrum), fontsize=10.5, fontweight="bold")
+        figure.text(0.075, 0.962, _title(spectrum), fontsize=10.5, fontweight="bold", parse_math=False)
     return figure
 
 
@@ -77,7 +79,7 @@ def fit_in_words(reconstruction: "Reconstruction", with_background: bool) -> str
     if float(row["counts"]) < 10:
         verdict = "too few counts to judge the fit"
     elif excess < -3.0:
-        verdict = "closer than Poisson noise should allow"
+        verdict = "lower than noise alone should give"
     elif excess < 2.0:
         verdict = "a good fit"
     elif excess < 3.0:
@@ -166,9 +168,8 @@ def _draw_counts(ax: Axes, below: Axes, spectrum: Spectrum, made: "Reconstructio
         top, down = (n_hi / area)[~seen], 0.6 * (n_hi / area)[~seen]
         ax.errorbar(energy[~seen], top, [down, 0 * down], [a[~seen] for a in across], uplims=True, capsize=2, **bars)
     ax.set(xscale="log", yscale="log", xlim=(lo[use][0], hi[use][-1]), ylabel="counts s$^{-1}$ keV$^{-1}$")
-    values = np.concatenate([model[use], (n / area)[seen], (n_hi / area)[~seen]])
-    values = values[values > 0]
-    ax.set_ylim(max(values.min() * 0.5, values.max() * 1e-5), values.max() * 2.0)
+    values = np.concatenate([expected / area, (n / area)[seen], (n_hi / area)[~seen]])
+    _log_range(ax, 0.4 * values.min(), 2.0 * values.max())
     ax.tick_params(labelbottom=False)
     handles, labels = ax.get_legend_handles_labels()
     order = [labels.index(x) for x in ("counts", "reconstruction", "68 %", "background") if x in labels]
@@ -178,6 +179,7 @@ def _draw_counts(ax: Axes, below: Axes, spectrum: Spectrum, made: "Reconstructio
     below.errorbar(energy, (n - expected) / noise, 1.0, across, marker="o", markersize=2.2, **bars)
     reach = max(3.4, 1.15 * float(np.max(np.abs((n - expected) / noise))) + 1.0)
     below.set(ylim=(-reach, reach), ylabel="(data − model) / σ", xlabel="energy (keV)")
+    below.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     _plain_energy(below)
 
 
@@ -192,7 +194,7 @@ def _draw_photons(ax: Axes, spectrum: Spectrum, made: "Reconstruction") -> None:
         ax.plot(energy[part], best[part], color=BLUE, alpha=strength)
     ax.set(xscale="log", yscale="log", xlim=(made.energy[0], made.energy[-1]))
     top = high[inside].max()
-    ax.set_ylim(max(0.7 * low[inside].min(), 3e-4 * top), 1.6 * top)
+    _log_range(ax, 0.7 * low[inside].min(), 1.6 * top)
     ax.set(xlabel="energy (keV)", ylabel="$E^2 f(E)$  (keV cm$^{-2}$ s$^{-1}$)")
     ax.set_title("photon spectrum, median and 68 %", loc="left")
     _plain_energy(ax)
@@ -210,6 +212,7 @@ def _draw_latents(ax: Axes, made: "Reconstruction") -> None:
     ax.set(xlim=(-0.6, z.size - 0.4), ylim=(-reach, reach), ylabel="latent variable")
     ax.set_xticks(place, [f"$z_{i}$" for i in place])
     ax.tick_params(axis="x", length=0)
+    ax.yaxis.set_major_locator(MaxNLocator(6, integer=True))
     ax.set_title("latents, on 1σ and 2σ of their prior", loc="left")
 
 
@@ -220,21 +223,22 @@ def _write_numbers(ax: Axes, spectrum: Spectrum, made: "Reconstruction") -> None
     ax.set(xlim=(0, 1), ylim=(0, 1))
     lines = [0.72 - 0.125 * i for i in range(5)]
 
-    def column(x: float, texts: list[str], align: str = "left", **style: Any) -> None:
-        for y, text in zip(lines, texts, strict=False):
-            ax.text(x, y, text, ha=align, va="center", **style)
+    def column(x: float, head: str, texts: list[str]) -> None:
+        ax.text(x, lines[0], head, va="center", color=GREY, fontweight="bold")
+        for y, text in zip(lines[1:], texts, strict=False):
+            ax.text(x, y, text, va="center")
 
     band = spectrum.band_counts(0.5, 8.0)
-    column(0.0, ["0.5–8 keV", "counts", "background", "net rate", "exposure"])
     rate, rate_err = spectrum.net_rate(0.5, 8.0)
-    column(0.10, ["", f"{band.total:.6g}", f"{band.background:.4g}", f"{rate:.3g} ± {rate_err:.1g} s$^{{-1}}$",
-                  f"{spectrum.exposure / 1e3:.4g} ks"])  # fmt: skip
-    names = {"b": "0.5–7", "s": "0.5–1.2", "m": "1.2–2", "h": "2–7"}
-    column(0.33, ["band (keV)", *names.values()])
-    column(0.43, ["energy flux (erg cm$^{-2}$ s$^{-1}$)", *(_value(row, f"flux_{b}") for b in names)])
-    column(0.635, ["photon flux (cm$^{-2}$ s$^{-1}$)", *(_value(row, f"photflux_{b}") for b in names)])
-    column(0.85, ["hardness", "m, s", "h, s", "h, m"])
-    column(0.92, ["", *(_value(row, f"hard_{name}") for name in ("ms", "hs", "hm"))])
+    column(0.0, "0.5–8 keV", ["counts", "background", "net rate", "exposure"])
+    net = f"{rate:.3g} ± {rate_err:.1g} s$^{{-1}}$"
+    background = f"{band.background:.4g}" if spectrum.background is not None else "none"
+    column(0.10, "", [f"{band.total:.6g}", background, net, f"{spectrum.exposure / 1e3:.4g} ks"])
+    column(0.31, "band (keV)", [f"{name}  {limits[0]:g}–{limits[1]:g}" for name, limits in _BANDS.items()])
+    column(0.42, "energy flux (erg cm$^{-2}$ s$^{-1}$)", [_value(row, f"flux_{name}") for name in _BANDS])
+    column(0.635, "photon flux (cm$^{-2}$ s$^{-1}$)", [_value(row, f"photflux_{name}") for name in _BANDS])
+    column(0.84, "hardness ratios", list(HARDNESS_RATIOS))
+    column(0.92, "", [_value(row, name) for name in HARDNESS_RATIOS])
     ax.text(0.0, 0.06, fit_in_words(made, spectrum.background is not None), va="center", fontweight="bold")
     if row["flags"]:
         ax.text(1.0, 0.06, f"flags: {str(row['flags']).replace(',', ', ')}", va="center", ha="right", color=VERMILION)
@@ -281,6 +285,15 @@ def _on_all(values: Float[np.ndarray, " n_selected"], use: Bool[np.ndarray, " n_
     whole = np.full(use.shape, np.nan)
     whole[use] = values
     return whole
+
+
+def _log_range(ax: Axes, low: float, high: float) -> None:
+    """Set the range of a logarithmic y axis: at most four decades, and down to a second labelled power of ten."""
+    low = max(low, 1e-4 * high)
+    if np.floor(np.log10(high)) - np.ceil(np.log10(low)) < 1:
+        low = 10.0 ** min(np.floor(np.log10(low)), np.floor(np.log10(high)) - 1)
+    ax.set_ylim(low, high)
+    ax.yaxis.set_minor_formatter(NullFormatter())
 
 
 def _plain_energy(ax: Axes) -> None:

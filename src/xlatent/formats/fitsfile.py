@@ -23,6 +23,8 @@ from xlatent.errors import ReadError
 _TYPES = {"L": "i1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "C": ">c8", "M": ">c16"}
 _DESCRIPTORS = {"P": ">i4", "Q": ">i8"}
 _TFORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])([LXBIJKAEDCM]?)")
+_UNIT = 2880  # bytes; FITS files are made of blocks of this size
+_LONGEST_HEADER = 1000 * _UNIT  # 36,000 keywords; without an END it would be sought through the data
 # What astropy, zlib and struct are known to raise on damaged files.
 _DAMAGE = (
     OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MemoryError,
@@ -39,17 +41,19 @@ class Block:
         The file, for error messages.
     raw
         Bytes of the whole file, uncompressed.
-    hdu
-        The table's header and place, from astropy; its data are read here and never through astropy.
+    header
+        Header of the table.
+    start
+        Byte at which its rows begin.
     """
 
-    def __init__(self, path: Path, raw: bytes, hdu: fits.BinTableHDU) -> None:
+    def __init__(self, path: Path, raw: bytes, header: fits.Header, start: int) -> None:
         self.path = path
-        self.name = str(hdu.name or "unnamed table")
+        self.name = str(_keyword(header, "EXTNAME") or "unnamed table")
         self._raw = raw
-        self._header = hdu.header
+        self._header = header
+        self._start = start
         with _in_words(self.where):
-            self._start = int(hdu.fileinfo()["datLoc"])
             self.n_rows = int(self._header["NAXIS2"])
             self._row_bytes = int(self._header["NAXIS1"])
             # name -> (index in the header from 1, byte offset in a row, repeat count, letter, letter in the heap)
@@ -215,8 +219,11 @@ def blocks(path: Path) -> list[Block]:
     with _in_words(path):
         with _open(path) as stream:
             raw = stream.read()
-        with _quiet(), fits.open(io.BytesIO(raw)) as hdus:
-            return [Block(path, raw, hdu) for hdu in hdus if isinstance(hdu, fits.BinTableHDU)]
+        return [
+            Block(path, raw, header, start)
+            for header, start in _walk(io.BytesIO(raw))
+            if _keyword(header, "XTENSION") in ("BINTABLE", "A3DTABLE")
+        ]
 
 
 def headers(path: Path) -> list[dict[str, Any]]:
@@ -237,8 +244,8 @@ def headers(path: Path) -> list[dict[str, Any]]:
         If there is no such file, or it is empty, damaged or not FITS.
     """
     names = ("EXTNAME", "HDUCLAS1", "HDUCLAS2", "BACKFILE", "RESPFILE", "ANCRFILE")
-    with _in_words(path), _quiet(), _open(path) as stream, fits.open(stream, memmap=False) as hdus:
-        return [{name: _keyword(hdu.header, name) for name in names} for hdu in hdus[1:]]
+    with _in_words(path), _open(path) as stream:
+        return [{name: _keyword(header, name) for name in names} for header, _ in _walk(stream)][1:]
 
 
 def choose(
@@ -334,10 +341,41 @@ def _open(path: Path) -> io.BufferedIOBase:
     return stream
 
 
+def _walk(stream: io.BufferedIOBase) -> Iterator[tuple[fits.Header, int]]:
+    """Yield the header of each extension and the byte at which its data begin (FITS standard 4.0, section 3).
+
+    Astropy's own way through a file goes round for ever on some damaged sizes; this one only goes forward.
+    """
+    offset = 0
+    while True:
+        stream.seek(offset)
+        text = b""
+        while not any(text[at : at + 8] == b"END     " for at in range(max(len(text) - _UNIT, 0), len(text), 80)):
+            block = stream.read(_UNIT)
+            if (
+                len(block) < _UNIT
+                or len(text) > _LONGEST_HEADER
+                or (not text and offset > 0 and not block.startswith(b"XTENSION"))
+            ):
+                if offset == 0:
+                    raise ValueError(f"its first header has no END within {len(text) + len(block)} bytes")
+                return
+            text += block
+        header = fits.Header.fromstring(text.decode("latin-1"))
+        start = offset + len(text)
+        yield header, start
+        axes = [int(header[f"NAXIS{axis}"]) for axis in range(1, int(header["NAXIS"]) + 1)]
+        pixels = header.get("GCOUNT", 1) * (header.get("PCOUNT", 0) + math.prod(axes)) if axes else 0
+        size = abs(int(header["BITPIX"])) // 8 * int(pixels)
+        offset = start + -(-max(size, 0) // _UNIT) * _UNIT
+
+
 def _keyword(header: fits.Header, name: str) -> Any:
     """Read one keyword; damaged cards count as absent."""
     try:
-        value = header.get(name)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)
+            value = header.get(name)
     except _DAMAGE:
         return None
     if isinstance(value, fits.card.Undefined):
@@ -346,18 +384,13 @@ def _keyword(header: fits.Header, name: str) -> Any:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep astropy's remarks on untidy headers away from users who can do nothing about them."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)
-        yield
-
-
-@contextmanager
 def _in_words(where: Path | str) -> Iterator[None]:
     """Turn what astropy and zlib raise on a damaged file into one sentence."""
     try:
-        yield
+        with warnings.catch_warnings():
+            # Astropy's remarks on untidy headers would reach users who can do nothing about them.
+            warnings.simplefilter("ignore", AstropyWarning)
+            yield
     except ReadError:
         raise
     except _DAMAGE as error:

@@ -130,7 +130,7 @@ def _contents(files: Iterable[Path], told: list[str]) -> dict[Path, list[dict[st
             try:
                 found[file] = headers(file)
             except ReadError as error:
-                told.append(f"{file} was passed over: {error}")
+                told.append(f"{error}; it was passed over")
     return found
 
 

@@ -138,22 +138,28 @@ def _channels(
     numbers = (
         _need(table, "CHANNEL").astype(np.int64) if "CHANNEL" in table.column_names else np.zeros(lo.size, np.int64)
     )
-    order = np.argsort(numbers, kind="stable")
+    # Some files hold zeros or scrambled bytes for channel numbers; then the rows stand in the order of the channels.
+    order = np.argsort(numbers) if _count_on(np.sort(numbers)) else np.arange(lo.size)
     # Dispersed spectra have EBOUNDS whose energies fall with channel and, in some files, within a channel.
     return np.minimum(lo, hi)[order], np.maximum(lo, hi)[order], numbers[order]
+
+
+def _count_on(numbers: Int[np.ndarray, "n_chan"]) -> bool:
+    """Tell whether channel numbers go up by one each time, from 0 or more."""
+    return bool(numbers[0] >= 0 and np.all(np.diff(numbers) == 1))
 
 
 def _first_channel(matrix: Block, bounds: Block, numbers: Int[np.ndarray, "n_chan"], warnings: list[str]) -> int:
     """Find the number that F_CHAN gives the first channel.
 
-    TLMIN of F_CHAN says it. Without TLMIN, the first channel of EBOUNDS does, unless its numbers are unusable (some
-    files have zeros throughout) or F_CHAN contradicts them; then it is 1, OGIP's default, or 0 if F_CHAN uses 0.
+    TLMIN of F_CHAN says it. Without TLMIN, the first channel of EBOUNDS does, unless its numbers are unusable (see
+    ``_channels``) or F_CHAN contradicts them; then it is 1, OGIP's default, or 0 if F_CHAN uses 0.
     """
     stated = matrix.lowest("F_CHAN")
     if stated is not None:
         return stated
-    usable = numbers.size == 1 or bool(np.all(np.diff(numbers) == 1))
-    assumed = int(numbers[0]) if usable else (bounds.lowest("CHANNEL") or 1)
+    lowest = bounds.lowest("CHANNEL")
+    assumed = int(numbers[0]) if _count_on(numbers) else 1 if lowest is None else lowest
     smallest = _smallest_used(matrix)
     first = 0 if smallest == 0 else assumed
     # A grid that begins at channel 1 is what every program assumes, and one that uses channel 0 cannot begin later.

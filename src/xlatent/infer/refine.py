@@ -48,12 +48,16 @@ class Decoder:
         self, z: Float[np.ndarray, "n latents"]
     ) -> tuple[Float[np.ndarray, "n n_energy"], Float[np.ndarray, "n n_energy latents"]]:
         """Return ln(photons per bin) and its derivative in z."""
-        log_flux, jacobian = self._session.run(None, {"z": z.astype(np.float32)})
-        return log_flux.astype(np.float64), jacobian.astype(np.float64)
+        log_flux, slopes = self._run(z, np.eye(z.shape[1]))
+        return log_flux, slopes
 
     def log_flux(self, z: Float[np.ndarray, "n latents"]) -> Float[np.ndarray, "n n_energy"]:
         """Return ln(photons per bin) alone."""
-        return self._session.run(["log_flux"], {"z": z.astype(np.float32)})[0].astype(np.float64)
+        return self._run(z, np.empty((0, z.shape[1])))[0]
+
+    def _run(self, z: np.ndarray, directions: np.ndarray) -> list[np.ndarray]:
+        inputs = {"z": z.astype(np.float32), "directions": directions.astype(np.float32)}
+        return [out.astype(np.float64) for out in self._session.run(["log_flux", "slopes"], inputs)]
 
 
 @dataclass

@@ -55,7 +55,7 @@ class Encoder(nn.Module):
         scale: Float[Tensor, " batch"],
     ) -> tuple[Float[Tensor, "batch latents"], Float[Tensor, "batch latents latents"]]:
         """Return mean of z and lower Cholesky factor of its covariance."""
-        bins, whole = self._features(counts, background, unit, spread, scale)
+        bins, whole = self.features(counts, background, unit, spread, scale)
         batch = counts.shape[0]
         patches = bins.reshape(batch, -1, self.patch * bins.shape[-1])
         tokens = torch.cat([self.whole(whole)[:, None], self.embed(patches) + self.position], dim=1)
@@ -71,9 +71,10 @@ class Encoder(nn.Module):
         ] * torch.eye(k, dtype=out.dtype, device=out.device)
         return mean, factor
 
-    def _features(
+    def features(
         self, counts: Tensor, background: Tensor, unit: Tensor, spread: Tensor, scale: Tensor
     ) -> tuple[Tensor, Tensor]:
+        """Return what tokens are made of: per bin ``[batch, chan, k]`` and for the whole spectrum ``[batch, m]``."""
         unit = unit / (unit.sum(dim=1, keepdim=True) + 1e-30)
         if self.flux_like:
             flux = (counts - background) / (unit + 1e-4)
@@ -146,12 +147,12 @@ class Decoder(nn.Module):
             h = h + narrow(nn.functional.silu(widen(h)))
         return self._normalised(self.leave(h) + self.reference)
 
-    def with_jacobian(
-        self, z: Float[Tensor, "batch latents"]
-    ) -> tuple[Float[Tensor, "batch energy"], Float[Tensor, "batch energy latents"]]:
-        """Return ln(photons per bin) and its derivative in z."""
+    def with_slopes(
+        self, z: Float[Tensor, "batch latents"], directions: Float[Tensor, "k latents"]
+    ) -> tuple[Float[Tensor, "batch energy"], Float[Tensor, "batch energy k"]]:
+        """Return ln(photons per bin) and its derivative along ``directions``: the unit matrix gives the Jacobian."""
         h = self.enter(z)
-        tangent = self.enter.weight.T[None].expand(z.shape[0], -1, -1)  # [batch, latents, width]
+        tangent = (directions @ self.enter.weight.T)[None].expand(z.shape[0], -1, -1)  # [batch, k, width]
         for widen, narrow in self._blocks():
             a = widen(h)
             gate = torch.sigmoid(a)

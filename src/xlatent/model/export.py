@@ -22,13 +22,13 @@ AGREEMENT = 1e-4
 """Largest difference between ONNX and torch, relative to the larger of 1 and the value, that an export may have."""
 
 
-class _DecoderWithJacobian(nn.Module):
+class _DecoderWithSlopes(nn.Module):
     def __init__(self, autoencoder: Autoencoder) -> None:
         super().__init__()
         self.decoder = autoencoder.decoder
 
-    def forward(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        return self.decoder.with_jacobian(z)
+    def forward(self, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
+        return self.decoder.with_slopes(z, directions)
 
 
 def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[str, Any] | None = None) -> Path:
@@ -78,8 +78,16 @@ def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[s
         tuple({0: batch} for _ in inputs),
     )
     z = torch.randn(4, preset.network.latents)
-    decoder = _DecoderWithJacobian(model).eval()
-    _to_onnx(decoder, (z,), output / "decoder.onnx", ["z"], ["log_flux", "jacobian"], ({0: batch},))
+    decoder = _DecoderWithSlopes(model).eval()
+    directions = torch.eye(preset.network.latents)
+    _to_onnx(
+        decoder,
+        (z, directions),
+        output / "decoder.onnx",
+        ["z", "directions"],
+        ["log_flux", "slopes"],
+        ({0: batch}, {0: torch.export.Dim("directions")}),
+    )
     save_file({k: v.contiguous() for k, v in average.items()}, output / "weights.safetensors")
     difference = disagreement(model, grid, output)
     if difference > AGREEMENT:
@@ -125,9 +133,11 @@ def disagreement(model: Autoencoder, grid: ModelGrid, bundle: Path, n: int = 256
     inputs = example_inputs(grid, n, seed=1)
     z = torch.as_tensor(np.random.default_rng(2).standard_normal((n, model.encoder.latents)), dtype=torch.float32)
     with torch.no_grad():
-        wanted = [*model.encoder(*inputs), *model.decoder.with_jacobian(z)]
+        wanted = [*model.encoder(*inputs), *model.decoder.with_slopes(z, torch.eye(z.shape[1]))]
     named = dict(zip(["counts", "background", "unit", "spread", "scale"], inputs, strict=True))
-    found = _run(bundle / "encoder.onnx", named) + _run(bundle / "decoder.onnx", {"z": z})
+    found = _run(bundle / "encoder.onnx", named) + _run(
+        bundle / "decoder.onnx", {"z": z, "directions": torch.eye(z.shape[1])}
+    )
     return max(
         float(np.max(np.abs(f - w.numpy()) / np.maximum(1.0, np.abs(w.numpy()))))
         for f, w in zip(found, wanted, strict=True)

@@ -1,6 +1,7 @@
 """Simulated observations as OGIP files, with a table of the truth."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -92,11 +93,11 @@ def observation(
     spectrum : Spectrum
         With background and response.
     facts : dict
-        What went in, for the truth table.
+        What went in, for the truth table; NaN where a parameter does not belong to the source's family.
     """
     chip: acis.Chip = "BI" if rng.random() < 0.5 else "FI"
     year, theta = float(rng.uniform(1999.7, 2026.0)), float(rng.uniform(0.0, 8.0))
-    response = acis.response(chip, year, theta)
+    response = _as_in_files(acis.response(chip, year, theta))
     exposure = float(10 ** rng.uniform(3.8, 5.0))
     edges = np.append(response.energy_lo, response.energy_hi[-1])
     shape = population.spectra(edges, source)[0]
@@ -115,12 +116,19 @@ def observation(
         exposure=exposure,
         backscale=1e-6,
         background=Spectrum(off, exposure, backscale=1e-6 * _BACKGROUND_AREA, meta=meta | {"name": f"{name}_bkg"}),
-        response=_single(response),
+        response=response,
         meta=meta,
     )
     facts: dict[str, float | str] = {"name": name}
-    facts |= {f"family_{i}": population.FAMILIES[int(source[f"family_{i}"][0])] for i in "12"}
-    facts |= {key: float(value[0]) for key, value in source.items() if value.ndim == 1 and not key.startswith("family")}
+    facts |= {key: float(source[key][0]) for key in ("nh", "redshift", "fraction")}
+    for i in "12":
+        family = population.FAMILIES[int(source[f"family_{i}"][0])]
+        used = ("nh", "covering", *population.PARAMETERS[family])
+        if i == "2" and facts["fraction"] == 1.0:
+            family, used = "", ()
+        facts[f"family_{i}"] = family
+        for key in ("nh", "covering", "gamma", "kt", "cutoff", "kt_ion"):
+            facts[f"{key}_{i}"] = float(source[f"{key}_{i}"][0]) if key in used else float("nan")
     facts |= {
         "photflux": photflux, "exposure": exposure, "chip": chip, "year": year, "theta": theta,
         "counts": counts, "background": float(background[in_band].sum()),
@@ -133,12 +141,9 @@ def _date(year: float) -> str:
     return f"{day}T00:00:00"
 
 
-def _single(response: Response) -> Response:
-    """The response in the single precision of an RMF file, without entries too small to matter, as files have it."""
+def _as_in_files(response: Response) -> Response:
+    """The response with a redistribution rounded to 1e-6 and cut below 1e-5, as files have it: they stay small."""
     matrix = response.redistribution.copy()
-    matrix.data[matrix.data < 1e-6] = 0.0
+    matrix.data = np.where(matrix.data < 1e-5, 0.0, np.round(matrix.data, 6))
     matrix.eliminate_zeros()
-    return Response(
-        response.energy_lo, response.energy_hi, response.area, matrix, response.chan_lo, response.chan_hi,
-        response.first_channel, response.meta,
-    )  # fmt: skip
+    return replace(response, redistribution=matrix)

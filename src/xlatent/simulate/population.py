@@ -14,6 +14,18 @@ from xlatent.simulate import absorption, continuum
 from xlatent.simulate.plasma import ELEMENTS, plasma
 
 FAMILIES = ("powerlaw", "cutoff", "comptonised", "blackbody", "disk", "bremsstrahlung", "plasma", "ionising")
+PARAMETERS = {
+    "powerlaw": ("gamma",),
+    "cutoff": ("gamma", "cutoff"),
+    "comptonised": ("gamma", "kt", "cutoff"),
+    "blackbody": ("kt",),
+    "disk": ("kt",),
+    "bremsstrahlung": ("kt",),
+    "plasma": ("kt", "abundance"),
+    "ionising": ("kt", "abundance", "kt_ion"),
+}
+"""Which parameters shape a component, besides its absorber's; for Comptonisation ``kt`` is that of the seeds."""
+
 _WEIGHTS = (0.26, 0.08, 0.06, 0.09, 0.09, 0.06, 0.24, 0.12)
 
 _N_NODES = 7  # of the smooth distortion
@@ -53,7 +65,9 @@ def draw(rng: np.random.Generator, n: int) -> Parameters:
     # Fluorescence of neutral iron in the frame of the source, and a line anywhere; most sources have neither.
     energy = np.stack([6.4 / (1.0 + rows["redshift"]), np.exp(rng.uniform(np.log(0.5), np.log(8.0), n))], axis=1)
     width = np.stack([np.full(n, 0.02), 10 ** rng.uniform(-2.0, -0.7, n)], axis=1)
-    strength = 10 ** rng.uniform([-1.5, -1.7], [0.3, -0.2], (n, 2)) * (rng.random((n, 2)) < [0.2, 0.12])
+    strength = 10 ** rng.uniform([-1.7, -1.7], [-0.5, -0.5], (n, 2)) * (rng.random((n, 2)) < [0.2, 0.1])
+    # Where the continuum at 6 keV is hidden and the reflecting matter is not, the fluorescent line stands out.
+    strength[:, 0] *= np.where(rows["nh_1"] > 30.0, 5.0, 1.0)
     rows.update(line_energy=energy, line_sigma=width, line_ew=strength)
     amplitude = np.where(rng.random(n) < 0.35, 10 ** rng.uniform(-1.5, -0.4, n), 0.0)
     rows["distortion"] = amplitude[:, None] * rng.standard_normal((n, _N_NODES))
@@ -63,7 +77,7 @@ def draw(rng: np.random.Generator, n: int) -> Parameters:
 def _draw_component(rng: np.random.Generator, n: int, rows: Parameters, i: str) -> None:
     family = rng.choice(len(FAMILIES), n, p=_WEIGHTS)
     rows[f"family_{i}"] = family
-    # Detector background left in a spectrum is flat in counts: divided by the mirror's area it rises like E^3 or faster.
+    # Detector background left in a spectrum is flat in counts: divided by the mirror's area it rises like E^3.
     left_in = rng.random(n) < 0.05
     broad = rng.random(n) < 0.25
     gamma = np.where(broad, rng.uniform(-0.5, 5.0, n), rng.normal(1.9, 0.5, n)).clip(-0.5, 5.0)
@@ -83,7 +97,8 @@ def _draw_component(rng: np.random.Generator, n: int, rows: Parameters, i: str) 
     rows[f"kt_ion_{i}"] = np.where(family == FAMILIES.index("ionising"), (kt * lag).clip(0.08, 15.0), kt)
     absorbed = rng.random(n) < 0.4
     rows[f"nh_{i}"] = np.where(absorbed, 10 ** rng.uniform(-1.5, 2.5, n), 0.0)
-    covering = np.where(rng.random(n) < 0.5, 1.0, 1.0 - 10 ** rng.uniform(-2.5, -0.2, n))
+    # Something is always scattered round an absorber, if only a thousandth.
+    covering = 1.0 - np.where(rng.random(n) < 0.5, 1e-3, 10 ** rng.uniform(-2.5, -0.2, n))
     rows[f"covering_{i}"] = np.where(absorbed, covering, 1.0)
 
 
