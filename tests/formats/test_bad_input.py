@@ -232,6 +232,47 @@ def test_matrix_that_contradicts_itself(tmp_path, column, word):
     refused(path, ResponseError, "src.rmf[MATRIX]: row 8", word)
 
 
+# ---- headers that lead nowhere
+
+
+def rewrite_card(path, old, new, value):
+    raw = path.read_bytes()
+    at = raw.index(f"{old:<8}=".encode(), raw.index(b"XTENSION"))
+    path.write_bytes(raw[:at] + f"{new:<8}= {value:>20}".ljust(80).encode() + raw[at + 80 :])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "value", "word"),
+    [
+        ("PCOUNT", "PCOUNT", -5000, "sizes"),  # astropy alone goes round for ever on this one and the next
+        ("GCOUNT", "GCOUNT", -200, "sizes"),
+        ("SPARE", "THEAP", -8, "sizes"),
+        ("TFIELDS", "TFIELDS", 10**9, "sizes"),
+        ("NAXIS1", "NAXIS1", 4, "columns need 8 bytes a row"),
+        ("NAXIS2", "NAXIS2", 10**15, "the file ends"),
+    ],
+)
+def test_impossible_sizes(tmp_path, old, new, value, word):
+    path = files.pha(tmp_path / "a.pi", SPARE=1)
+    rewrite_card(path, old, new, value)
+    refused(path, ReadError, "a.pi[SPECTRUM] cannot be read as FITS", word)
+
+
+def test_a_repeated_size_is_passed_over(tmp_path):
+    """The first one counts; astropy alone takes the last one and goes round for ever."""
+    path = files.pha(tmp_path / "a.pi", SPARE=1)
+    rewrite_card(path, "SPARE", "PCOUNT", -5800)
+    assert ogip.read(path).counts.sum() == COUNTS.sum()
+
+
+@pytest.mark.parametrize("tail", [b"", b"\0" * 100, b"junk" * 2000])
+def test_last_block_may_be_short_or_followed_by_anything(tmp_path, tail):
+    path = files.pha(tmp_path / "a.pi")
+    whole = path.read_bytes()
+    path.write_bytes(whole + tail if tail else whole[: -2880 + 8 * N_CHAN])
+    assert ogip.read(path).counts.sum() == COUNTS.sum()
+
+
 # ---- anything at all
 
 

@@ -283,6 +283,16 @@ def test_one_group_in_scalar_columns(tmp_path):
     np.testing.assert_array_equal(dense(ogip.read(path)), rows)
 
 
+def test_unsigned_columns_of_variable_length(tmp_path):
+    """Astropy alone would apply TZERO to the first row only."""
+    path = files.whole(tmp_path)
+    hdu = files.matrix_table(first=1 - 32768)
+    hdu.header["TLMIN4"] = 1
+    hdu.header["TZERO4"] = 32768
+    files.save(tmp_path / "src.rmf", hdu, files.bounds_table())
+    np.testing.assert_array_equal(dense(ogip.read(path)), files.matrix())
+
+
 @pytest.mark.parametrize("first", [0, 1])
 def test_without_tlmin_ebounds_says_the_first_channel(tmp_path, first):
     rows = many_groups()

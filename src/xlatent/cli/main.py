@@ -34,12 +34,13 @@ for _command in (embed, show, info, demo, simulate, train, export):
     app.command()(_command)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from xlatent import __version__
 
         typer.echo(f"xlatent {__version__}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback(no_args_is_help=True)

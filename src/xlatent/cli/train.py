@@ -1,5 +1,6 @@
 """``xlatent train``: a model from simulated spectra."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -21,15 +22,13 @@ def train(
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice if not given.")] = None,
 ) -> None:
     """Train a model on simulated spectra, on the GPU if there is one; give --steps or --minutes."""
+    if threads is not None:
+        os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # read when torch is loaded
     with torch_needed():
-        import torch
-
         from xlatent.model import train as training
         from xlatent.model.preset import load_preset
     from xlatent.bundle import locate
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     weights = None if start is None else locate(start) / "weights.safetensors"
     checkpoint = training.train(
         load_preset(preset), output, steps=steps, minutes=minutes, resume=resume, weights=weights, seed=seed

@@ -1,6 +1,6 @@
 """One spectrum and what a model makes of it: counts, residuals, photon spectrum, latents and numbers in one figure."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -12,10 +12,8 @@ from scipy.special import gammaincinv
 from xlatent.bands import BANDS, HARDNESS_RATIOS
 from xlatent.errors import ResponseError
 from xlatent.figures import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, style
+from xlatent.infer.embed import Reconstruction
 from xlatent.spectrum import Spectrum
-
-if TYPE_CHECKING:
-    from xlatent.infer.embed import Reconstruction
 
 MIN_SIGNIFICANCE = 3.0
 """Of the points drawn: counts above background over their error."""
@@ -26,7 +24,7 @@ _LOW, _HIGH = 0.15865, 0.84135
 _BANDS = {name: BANDS[name] for name in "bsmh"}
 
 
-def draw(spectrum: Spectrum, reconstruction: "Reconstruction") -> Figure:
+def draw(spectrum: Spectrum, reconstruction: Reconstruction) -> Figure:
     """Draw a spectrum with its reconstruction.
 
     Parameters
@@ -63,7 +61,7 @@ def draw(spectrum: Spectrum, reconstruction: "Reconstruction") -> Figure:
     return figure
 
 
-def fit_in_words(reconstruction: "Reconstruction", with_background: bool) -> str:
+def fit_in_words(reconstruction: Reconstruction, with_background: bool) -> str:
     """Say what the fit statistic means, in one sentence.
 
     Parameters
@@ -129,7 +127,7 @@ def group_channels(
     return np.array(starts)
 
 
-def _draw_counts(ax: Axes, below: Axes, spectrum: Spectrum, made: "Reconstruction") -> None:
+def _draw_counts(ax: Axes, below: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
     """Counts with the reconstruction, and the residuals under them."""
     use = made.channels
     lo, hi = _channel_edges(spectrum)
@@ -150,14 +148,18 @@ def _draw_counts(ax: Axes, below: Axes, spectrum: Spectrum, made: "Reconstructio
     n_lo = np.where(n > 0, gammaincinv(np.maximum(n, 1e-9), _LOW), 0.0)
     n_hi = gammaincinv(n + 1.0, _HIGH)
 
+    # A sparse background has no shape from channel to channel: its level is drawn as its mean over each point.
+    members = np.diff(np.append(starts, counts.size))
+    smooth = np.repeat(np.add.reduceat(made.background, starts) / area, members)
     middle = 0.5 * (lo + hi)
-    model, model_lo, model_hi, level = (
-        _on_all(values, use) / exposed for values in (made.counts, made.counts_lo, made.counts_hi, made.background)
+    model, model_lo, model_hi = (
+        _on_all((values - made.background) / exposed[use] + smooth, use)
+        for values in (made.counts, made.counts_lo, made.counts_hi)
     )
     ax.fill_between(middle, model_lo, model_hi, color=SKY, alpha=0.55, linewidth=0, label="68 %")
     ax.plot(middle, model, color=BLUE, label="reconstruction")
     if np.any(made.background > 0):
-        ax.plot(middle, level, color=ORANGE, linestyle="--", label="background")
+        ax.plot(middle, _on_all(smooth, use), color=ORANGE, linestyle="--", label="background")
     seen = n > 0
     bars: dict[str, Any] = {"color": BLACK, "elinewidth": 0.8, "linestyle": "none", "zorder": 3}
     ax.errorbar(
@@ -169,7 +171,8 @@ def _draw_counts(ax: Axes, below: Axes, spectrum: Spectrum, made: "Reconstructio
         ax.errorbar(energy[~seen], top, [down, 0 * down], [a[~seen] for a in across], uplims=True, capsize=2, **bars)
     ax.set(xscale="log", yscale="log", xlim=(lo[use][0], hi[use][-1]), ylabel="counts s$^{-1}$ keV$^{-1}$")
     values = np.concatenate([expected / area, (n / area)[seen], (n_hi / area)[~seen]])
-    _log_range(ax, 0.4 * values.min(), 2.0 * values.max())
+    lowest = min(values.min(), np.median(smooth)) if np.median(smooth) > 0 else values.min()
+    _log_range(ax, 0.4 * lowest, 2.0 * values.max())
     ax.tick_params(labelbottom=False)
     handles, labels = ax.get_legend_handles_labels()
     order = [labels.index(x) for x in ("counts", "reconstruction", "68 %", "background") if x in labels]
@@ -183,7 +186,7 @@ def _draw_counts(ax: Axes, below: Axes, spectrum: Spectrum, made: "Reconstructio
     _plain_energy(below)
 
 
-def _draw_photons(ax: Axes, spectrum: Spectrum, made: "Reconstruction") -> None:
+def _draw_photons(ax: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
     """The photon spectrum before the telescope; fainter where no channel was compared."""
     lo, hi = (edges[made.channels] for edges in _channel_edges(spectrum))
     energy = np.sqrt(made.energy[1:] * made.energy[:-1])
@@ -200,7 +203,7 @@ def _draw_photons(ax: Axes, spectrum: Spectrum, made: "Reconstruction") -> None:
     _plain_energy(ax)
 
 
-def _draw_latents(ax: Axes, made: "Reconstruction") -> None:
+def _draw_latents(ax: Axes, made: Reconstruction) -> None:
     """The latents with their errors, on one and two standard deviations of their prior."""
     z, err = made.table.z[0], made.table.z_err[0]
     place = np.arange(z.size)
@@ -216,7 +219,7 @@ def _draw_latents(ax: Axes, made: "Reconstruction") -> None:
     ax.set_title("latents, on 1σ and 2σ of their prior", loc="left")
 
 
-def _write_numbers(ax: Axes, spectrum: Spectrum, made: "Reconstruction") -> None:
+def _write_numbers(ax: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
     """Fluxes, hardness ratios and the observation as a small table, with the fit statistic under it."""
     row = made.table.to_astropy()[0]
     ax.set_axis_off()
@@ -231,7 +234,7 @@ def _write_numbers(ax: Axes, spectrum: Spectrum, made: "Reconstruction") -> None
     band = spectrum.band_counts(0.5, 8.0)
     rate, rate_err = spectrum.net_rate(0.5, 8.0)
     column(0.0, "0.5–8 keV", ["counts", "background", "net rate", "exposure"])
-    net = f"{rate:.3g} ± {rate_err:.1g} s$^{{-1}}$"
+    net = _with_error(rate, rate_err)
     background = f"{band.background:.4g}" if spectrum.background is not None else "none"
     column(0.10, "", [f"{band.total:.6g}", background, net, f"{spectrum.exposure / 1e3:.4g} ks"])
     column(0.31, "band (keV)", [f"{name}  {limits[0]:g}–{limits[1]:g}" for name, limits in _BANDS.items()])
@@ -244,12 +247,21 @@ def _write_numbers(ax: Axes, spectrum: Spectrum, made: "Reconstruction") -> None
         ax.text(1.0, 0.06, f"flags: {str(row['flags']).replace(',', ', ')}", va="center", ha="right", color=VERMILION)
 
 
+def _with_error(rate: float, error: float) -> str:
+    """A count rate with two digits of its error, in mathtext."""
+    power = int(np.floor(np.log10(max(abs(rate), error)))) if error > 0 else 0
+    rate, error = rate / 10.0**power, error / 10.0**power
+    digits = int(np.clip(1 - np.floor(np.log10(error)), 1, 4)) if error > 0 else 1
+    return rf"$({rate:.{digits}f} \pm {error:.{digits}f}) \times 10^{{{power}}}$ s$^{{-1}}$"
+
+
 def _value(row: Any, name: str) -> str:
     """A quantity with its 68 % limits, in mathtext."""
     best, low, high = (float(row[column]) for column in (name, f"{name}_lolim", f"{name}_hilim"))
     up, down = high - best, best - low
     if name.startswith("hard"):
-        return f"${best:.2f}^{{+{up:.2f}}}_{{-{down:.2f}}}$"
+        digits = 2 if min(up, down) >= 0.01 else 3
+        return f"${best:.{digits}f}^{{+{up:.{digits}f}}}_{{-{down:.{digits}f}}}$"
     if low <= 0 or high > 30 * low:
         # An interval over more than a decade says that there is an upper limit.
         power = int(np.floor(np.log10(high)))

@@ -3,88 +3,85 @@
 import gzip
 import io
 import math
-import re
 import struct
 import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy.io import fits
-from astropy.utils.exceptions import AstropyWarning
 from jaxtyping import Int, Num
 
 from xlatent.errors import ReadError
 
-# FITS standard 4.0, table 18: letter of a TFORM to NumPy type; P and Q are (length, offset) pairs into the heap.
-_TYPES = {"L": "i1", "B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8", "C": ">c8", "M": ">c16"}
-_DESCRIPTORS = {"P": ">i4", "Q": ">i8"}
-_TFORM = re.compile(r"(\d*)([LXBIJKAEDCMPQ])([LXBIJKAEDCM]?)")
-_UNIT = 2880  # bytes; FITS files are made of blocks of this size
-_LONGEST_HEADER = 1000 * _UNIT  # 36,000 keywords; without an END it would be sought through the data
+# Letters of a TFORM that stand for real numbers, and their types (FITS standard 4.0, table 18).
+_NUMBERS = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
 # What astropy, zlib and struct are known to raise on damaged files.
 _DAMAGE = (
-    OSError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MemoryError,
+    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError,
     AssertionError, RecursionError, struct.error, zlib.error, fits.VerifyError,
 )  # fmt: skip
 
 
 class Block:
-    """One binary table of a FITS file.
+    """One binary table of a FITS file; what is wrong with it is told when its columns are asked for.
 
     Parameters
     ----------
     path
         The file, for error messages.
-    raw
-        Bytes of the whole file, uncompressed.
     header
         Header of the table.
+    raw
+        Bytes of the table, header first.
     start
-        Byte at which its rows begin.
+        Byte of these at which its rows begin.
     """
 
-    def __init__(self, path: Path, raw: bytes, header: fits.Header, start: int) -> None:
+    def __init__(self, path: Path, header: fits.Header, raw: bytes, start: int) -> None:
         self.path = path
         self.name = str(_keyword(header, "EXTNAME") or "unnamed table")
-        self._raw = raw
         self._header = header
+        self._raw = raw
         self._start = start
+
+    @cached_property
+    def _hdu(self) -> fits.BinTableHDU:
+        """The table as astropy reads it; the sizes in the header, which it takes on trust, are checked first."""
         with _in_words(self.where):
-            self.n_rows = int(self._header["NAXIS2"])
-            self._row_bytes = int(self._header["NAXIS1"])
-            # name -> (index in the header from 1, byte offset in a row, repeat count, letter, letter in the heap)
-            self._columns: dict[str, tuple[int, int, int, str, str]] = {}
-            offset = 0
-            for index in range(1, int(self._header["TFIELDS"]) + 1):
-                match = _TFORM.match(str(self._header[f"TFORM{index}"]).strip())
-                if match is None:
-                    raise ReadError(f"{self.where}: TFORM{index} = {self._header[f'TFORM{index}']!r} is no FITS format")
-                repeat, letter = int(match[1] or 1), match[2]
-                name = str(self._header.get(f"TTYPE{index}", f"col{index}")).strip().upper()
-                self._columns.setdefault(name, (index, offset, repeat, letter, match[3]))
-                if letter in "AX":
-                    offset += repeat if letter == "A" else math.ceil(repeat / 8)
-                else:
-                    offset += repeat * np.dtype(_TYPES.get(letter) or (_DESCRIPTORS[letter], 2)).itemsize
-            if self.n_rows < 0 or offset > self._row_bytes:
-                raise ReadError(
-                    f"{self.where}: the columns need {offset} bytes a row, and NAXIS1 x NAXIS2 is "
-                    f"{self._row_bytes} x {self.n_rows}; the header is damaged, fetch the file again"
-                )
+            keys = ("BITPIX", "NAXIS", "GCOUNT", "NAXIS1", "NAXIS2", "PCOUNT", "TFIELDS")
+            *fixed, width, n_rows, heap, n_columns = (int(self._header[key]) for key in keys)
+            gap = self._header.get("THEAP", width * n_rows) - width * n_rows
+            if fixed != [8, 2, 1] or min(width, n_rows) < 0 or not 0 <= gap <= heap or not 0 <= n_columns <= 999:
+                raise ValueError("its header states sizes that no table has")
+            needed, present = max(width, 1) * n_rows + heap, len(self._raw) - self._start
+            if needed > present:
+                raise ValueError(f"the table should have {needed} bytes, and the file ends after {present} of them")
+            padding = bytes(-len(self._raw) % 2880)  # of the last block, which some files lack
+            hdu = fits.BinTableHDU.fromstring(self._raw + padding, character_as_bytes=True)
+            used = hdu.columns.dtype.itemsize
+            if used != width:
+                raise ValueError(f"its columns need {used} bytes a row, and NAXIS1 is {width}")
+            return hdu
 
     @property
     def where(self) -> str:
         """File and extension, as error messages name them."""
         return f"{self.path}[{self.name}]"
 
-    @property
+    @cached_property
     def column_names(self) -> list[str]:
         """Names of the columns, upper case."""
-        return list(self._columns)
+        return [name.strip().upper() for name in self._hdu.columns.names]
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return len(self._hdu.data)
 
     def keyword(self, name: str) -> Any:
         """Value of a header keyword, strings stripped; None where it is absent or empty."""
@@ -115,9 +112,9 @@ class Block:
 
     def lowest(self, name: str) -> int | None:
         """Smallest legal value of a column (TLMINn); None where the header does not say or there is no such column."""
-        if name not in self._columns:
+        if name not in self.column_names:
             return None
-        value = self.number(f"TLMIN{self._columns[name][0]}")
+        value = self.number(f"TLMIN{self.column_names.index(name) + 1}")
         return None if value is None else int(value)
 
     def column(self, name: str) -> np.ndarray | None:
@@ -126,18 +123,19 @@ class Block:
         Raises
         ------
         ReadError
-            If the file ends before the table does, or the column has variable length.
+            If the table is damaged, or the column holds neither text nor real numbers of fixed width.
         """
-        if name not in self._columns:
+        if name not in self.column_names:
             return None
-        index, offset, repeat, letter, _ = self._columns[name]
-        if letter in "XPQCM":
+        letter = _form(self._hdu.columns[name])[0]
+        if letter != "A" and letter not in _NUMBERS:
             raise ReadError(f"{self.where}: column {name} should be numbers of fixed width, and it is of type {letter}")
-        dtype = np.dtype(f"S{repeat}") if letter == "A" else np.dtype((_TYPES[letter], (repeat,)))
-        values = self._cells(offset, dtype)
-        if letter == "A":
-            return np.array([text.decode("ascii", "replace").strip() for text in values])
-        return self._scaled(values[:, 0] if repeat == 1 else values, index)
+        with _in_words(self.where):
+            values = np.asarray(self._hdu.data.field(name))
+            if letter == "A":
+                return np.strings.strip(np.strings.decode(values, "ascii", "replace"))
+            values = values.reshape(len(values), -1) if values.ndim > 2 else values  # TDIM is not heeded
+            return values.astype(values.dtype.newbyteorder("="))
 
     def ragged(self, name: str) -> tuple[Num[np.ndarray, "n_values"], Int[np.ndarray, "n_rows"]] | None:
         """Values of a column of fixed or variable width, end to end, with the number that each row holds.
@@ -145,62 +143,31 @@ class Block:
         Raises
         ------
         ReadError
-            If the file ends before the table does, or a row points outside the heap.
+            If the table is damaged, a row points outside the heap, or the column does not hold real numbers.
         """
-        if name not in self._columns:
+        if name not in self.column_names:
             return None
-        index, offset, _, letter, heap_letter = self._columns[name]
-        if letter not in _DESCRIPTORS:
+        column = self._hdu.columns[name]
+        form = _form(column)
+        if form[0] not in "PQ":
             values = np.asarray(self.column(name))
             return values.reshape(-1), np.full(self.n_rows, values.size // max(self.n_rows, 1))
-        if heap_letter not in _TYPES or heap_letter in "CM":
-            raise ReadError(
-                f"{self.where}: column {name} should hold numbers, and its rows are of type {heap_letter!r}"
-            )
-        pairs = self._cells(offset, np.dtype((_DESCRIPTORS[letter], (2,)))).astype(np.int64)
-        length, place = pairs[:, 0], pairs[:, 1]
-        dtype = np.dtype(_TYPES[heap_letter])
-        heap_start = self._start + int(self.number("THEAP") or self._row_bytes * self.n_rows)
-        room = len(self._raw) - heap_start
-        # Lengths are compared before they are multiplied: damaged ones may be near the largest integer.
-        if length.size and (
-            length.min() < 0 or place.min() < 0 or length.max() > room or np.any(place + length * dtype.itemsize > room)
-        ):
-            raise ReadError(
-                f"{self.where}: rows of column {name} lie beyond the end of the file; it is cut short, fetch it again"
-            )
-        if length.sum() * dtype.itemsize > 16 * len(self._raw):
+        if form[1] not in _NUMBERS:
+            raise ReadError(f"{self.where}: column {name} should hold numbers, and its rows are of type {form[1]!r}")
+        # Astropy could look up the heap by itself, but it trusts the descriptors, is slow, and applies TSCAL and TZERO
+        # to the first row only (astropy issue 8194); of it, only the descriptors are taken.
+        with _in_words(self.where):
+            descriptors = np.asarray(self._hdu.data)[column.name].astype(np.int64)
+            length, dtype = descriptors[:, 0], np.dtype(_NUMBERS[form[1]])
+            heap = self._raw[self._start + self._header.get("THEAP", self._header["NAXIS1"] * self.n_rows) :]
             # Rows may share places in the heap, but thousands that each span all of it are damage.
-            raise ReadError(f"{self.where}: rows of column {name} overlap; the file is damaged, fetch it again")
-        within = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
-        at = np.repeat(place, length) + within * dtype.itemsize
-        # An overlapping view with a step of one byte: rows of any type may start at any byte of the heap.
-        n_places = max(room - dtype.itemsize + 1, 0)
-        heap = np.ndarray((n_places,), dtype, buffer=self._raw, offset=heap_start, strides=(1,)) if n_places else None
-        values = heap[at] if heap is not None else np.zeros(0, dtype)
-        return self._scaled(values, index), length
-
-    def _cells(self, offset: int, dtype: np.dtype) -> np.ndarray:
-        """Cells of one column, as they stand in the file."""
-        end = self._start + self.n_rows * max(self._row_bytes, 1)
-        if end > len(self._raw):
-            raise ReadError(
-                f"{self.where}: the table should end at byte {end}, and the file ends at {len(self._raw)}; "
-                "it is cut short, fetch it again"
-            )
-        base, shape = dtype.subdtype or (dtype, ())
-        strides = (self._row_bytes, *(base.itemsize for _ in shape))
-        if self.n_rows == 0 or 0 in shape:
-            return np.zeros((self.n_rows, *shape), base)
-        return np.ndarray((self.n_rows, *shape), base, buffer=self._raw, offset=self._start + offset, strides=strides)
-
-    def _scaled(self, values: np.ndarray, index: int) -> np.ndarray:
-        """Native byte order, with TSCAL and TZERO applied."""
-        scale, zero = self.number(f"TSCAL{index}"), self.number(f"TZERO{index}")
-        values = values.astype(values.dtype.newbyteorder("="))
-        if scale in (None, 1.0) and zero in (None, 0.0):
-            return values
-        return values * (1.0 if scale is None else scale) + (zero or 0.0)
+            if np.any(length < 0) or length.sum(dtype=float) * dtype.itemsize > 16 * len(heap):
+                raise ValueError(f"rows of column {name} overlap")
+            rows = [np.frombuffer(heap, dtype, count, place) for count, place in descriptors if count]
+            values = np.concatenate([np.zeros(0, dtype), *rows]).astype(dtype.newbyteorder("="))
+            if column.bscale is not None or column.bzero is not None:
+                values = values * float(1 if column.bscale is None else column.bscale) + float(column.bzero or 0)
+        return values, length
 
 
 def blocks(path: Path) -> list[Block]:
@@ -220,8 +187,8 @@ def blocks(path: Path) -> list[Block]:
         with _open(path) as stream:
             raw = stream.read()
         return [
-            Block(path, raw, header, start)
-            for header, start in _walk(io.BytesIO(raw))
+            Block(path, header, raw[begin : start + header.data_size], start - begin)
+            for header, begin, start in _walk(io.BytesIO(raw))
             if _keyword(header, "XTENSION") in ("BINTABLE", "A3DTABLE")
         ]
 
@@ -245,7 +212,7 @@ def headers(path: Path) -> list[dict[str, Any]]:
     """
     names = ("EXTNAME", "HDUCLAS1", "HDUCLAS2", "BACKFILE", "RESPFILE", "ANCRFILE")
     with _in_words(path), _open(path) as stream:
-        return [{name: _keyword(header, name) for name in names} for header, _ in _walk(stream)][1:]
+        return [{name: _keyword(header, name) for name in names} for header, _, _ in _walk(stream)][1:]
 
 
 def choose(
@@ -324,57 +291,48 @@ def _open(path: Path) -> io.BufferedIOBase:
     if not path.exists():
         raise ReadError(f"{path} does not exist; give the path of a FITS file")
     with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    stream: io.BufferedIOBase = gzip.GzipFile(path, "rb") if zipped else path.open("rb")
-    try:
+        opened = gzip.open if file.read(2) == b"\x1f\x8b" else open
+    with opened(path, "rb") as stream:
         start = stream.read(9)
-        if not start:
-            raise ReadError(f"{path} is empty where a FITS file was expected; fetch it again")
-        if start != b"SIMPLE  =":
-            raise ReadError(
-                f"{path} is not a FITS file: it should begin with 'SIMPLE  =', and it begins with {start!r}"
-            )
-        stream.seek(0)
-    except BaseException:
-        stream.close()
-        raise
-    return stream
+    if not start:
+        raise ReadError(f"{path} is empty where a FITS file was expected; fetch it again")
+    if start != b"SIMPLE  =":
+        raise ReadError(f"{path} is not a FITS file: it should begin with 'SIMPLE  =', and it begins with {start!r}")
+    return opened(path, "rb")
 
 
-def _walk(stream: io.BufferedIOBase) -> Iterator[tuple[fits.Header, int]]:
-    """Yield the header of each extension and the byte at which its data begin (FITS standard 4.0, section 3).
+def _walk(stream: io.BufferedIOBase) -> Iterator[tuple[fits.Header, int, int]]:
+    """Yield the header of each extension and the bytes at which it and its data begin.
 
-    Astropy's own way through a file goes round for ever on some damaged sizes; this one only goes forward.
+    Astropy's own way through a file goes round for ever where a size is negative, even one in a repeated keyword that
+    a check would not see, as its two parsers of headers differ. This way only goes forward.
     """
-    offset = 0
+    begin = 0
     while True:
-        stream.seek(offset)
-        text = b""
-        while not any(text[at : at + 8] == b"END     " for at in range(max(len(text) - _UNIT, 0), len(text), 80)):
-            block = stream.read(_UNIT)
-            if (
-                len(block) < _UNIT
-                or len(text) > _LONGEST_HEADER
-                or (not text and offset > 0 and not block.startswith(b"XTENSION"))
-            ):
-                if offset == 0:
-                    raise ValueError(f"its first header has no END within {len(text) + len(block)} bytes")
-                return
-            text += block
-        header = fits.Header.fromstring(text.decode("latin-1"))
-        start = offset + len(text)
-        yield header, start
-        axes = [int(header[f"NAXIS{axis}"]) for axis in range(1, int(header["NAXIS"]) + 1)]
-        pixels = header.get("GCOUNT", 1) * (header.get("PCOUNT", 0) + math.prod(axes)) if axes else 0
-        size = abs(int(header["BITPIX"])) // 8 * int(pixels)
-        offset = start + -(-max(size, 0) // _UNIT) * _UNIT
+        stream.seek(begin)
+        try:
+            header = fits.Header.fromfile(stream)
+        except (EOFError, OSError, ValueError):  # the end, what was cut short, or bytes that are no header
+            if begin == 0:
+                raise
+            return
+        if begin > 0 and next(iter(header), "") != "XTENSION":
+            return
+        start = stream.tell()
+        yield header, begin, start
+        begin = start + max(header.data_size_padded, 0)
+
+
+def _form(column: fits.Column) -> str:
+    """TFORM of a column without its repeat count."""
+    return str(column.format).lstrip("0123456789")
 
 
 def _keyword(header: fits.Header, name: str) -> Any:
     """Read one keyword; damaged cards count as absent."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)
+            warnings.simplefilter("ignore")
             value = header.get(name)
     except _DAMAGE:
         return None
@@ -389,7 +347,7 @@ def _in_words(where: Path | str) -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             # Astropy's remarks on untidy headers would reach users who can do nothing about them.
-            warnings.simplefilter("ignore", AstropyWarning)
+            warnings.simplefilter("ignore")
             yield
     except ReadError:
         raise

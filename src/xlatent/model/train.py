@@ -247,7 +247,7 @@ def train(
             spectra += views.counts.shape[0]
             elapsed = before + time.monotonic() - started
             for name, value in {"loss": loss, **named}.items():
-                sums[name] = sums.get(name, 0.0) + float(value.detach()) / LOG_EVERY
+                sums[name] = sums.get(name, 0.0) + float(value.detach())
             if step % LOG_EVERY == 0:
                 speed = spectra / (time.monotonic() - since)
                 line = {
@@ -256,12 +256,14 @@ def train(
                     "spectra_per_s": round(speed),
                     "beta": round(beta, 3),
                 }
-                line |= {name: round(value, 3) for name, value in sums.items()}
+                batches_seen = spectra / (2 * t.batch)
+                means = {name: value / batches_seen for name, value in sums.items()}
+                line |= {name: round(value, 3) for name, value in means.items()}
                 log.write(json.dumps(line) + "\n")
                 log.flush()
                 if report is not None:
                     report(line)
-                text = f"loss {sums['loss']:.2f}  active {sums['active']:.1f}  {speed:.0f} spectra/s"
+                text = f"loss {means['loss']:.2f}  active {means['active']:.1f}  {speed:.0f} spectra/s"
                 bar.update(task, completed=done, said=text)
                 since, spectra, sums = time.monotonic(), 0, {}
             if time.monotonic() - last_saved > CHECKPOINT_SECONDS:

@@ -1,0 +1,182 @@
+"""``xlatent embed``: what is written, what is told, and the exit status."""
+
+import csv
+import subprocess
+import sysconfig
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from xlatent.formats import tables
+
+
+def errors(result):
+    """What was said on stderr as errors, one sentence each."""
+    return [line for line in result.stderr.splitlines() if line.startswith("xlatent: error: ")]
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".fits", ".vot", ".ecsv"])
+def test_every_format_holds_the_same_latents(xlatent, drawers, tmp_path, suffix):
+    output = tmp_path / f"latents{suffix}"
+    result = xlatent("embed", drawers / "bright.pha", drawers / "faint.pha", "--output", output)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr == ""
+    table = tables.read(output)
+    assert list(table["name"]) == ["bright", "faint"]
+    assert np.isfinite(table.z).all() and (table.z_err > 0).all()
+    assert table.meta["model"] == "chandra-acis-8" and len(table.meta["model_sha256"]) == 64
+    # The summary shows the same rows.
+    assert [line.split()[0] for line in result.stdout.splitlines()[1:3]] == ["bright", "faint"]
+    assert f"2 spectra written to {output}" in result.stdout
+
+
+def test_a_folder_gives_every_source_and_no_background(xlatent, drawers, tmp_path):
+    result = xlatent("embed", drawers, "--output", tmp_path / "t.parquet")
+    assert result.exit_code == 0, result.stderr
+    assert sorted(tables.read(tmp_path / "t.parquet")["name"]) == ["bright", "empty", "faint"]
+
+
+def test_a_spectrum_without_counts_gets_a_row(xlatent, drawers, tmp_path):
+    result = xlatent("embed", drawers / "empty.pha", "--output", tmp_path / "t.parquet")
+    assert result.exit_code == 0, result.stderr
+    table = tables.read(tmp_path / "t.parquet")
+    assert table["counts"][0] == 0
+    assert "no_counts" in table["flags"][0].split(",")
+    assert (table.z_err[0] > 0.7).all() and (np.abs(table.z[0]) < 0.7).all()  # little but the prior
+    for name in table.colnames:
+        if name not in ("ra", "dec") and np.asarray(table[name]).dtype.kind == "f":
+            assert np.isfinite(table[name][0]), name
+
+
+def test_refining_improves_the_posterior(xlatent, drawers, tmp_path):
+    found = {}
+    for option in ("--refine", "--no-refine"):
+        output = tmp_path / f"{option}.parquet"
+        assert xlatent("embed", drawers / "bright.pha", option, "--output", output).exit_code == 0
+        table = tables.read(output)
+        found[option] = float(table["cstat"][0]) + float(np.sum(table.z[0] ** 2))
+    assert found["--refine"] <= found["--no-refine"] + 1e-3
+
+
+def test_a_bad_file_fails_alone(xlatent, drawers, spoilt, tmp_path):
+    output, failures = tmp_path / "t.parquet", tmp_path / "f.csv"
+    good = drawers / "bright.pha", drawers / "faint.pha"
+    result = xlatent("embed", good[0], spoilt, good[1], "--output", output, "--failures", failures)
+    assert result.exit_code == 1
+    assert list(tables.read(output)["name"]) == ["bright", "faint"]
+    with failures.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [(row["name"], row["file"]) for row in rows] == [(spoilt.stem, str(spoilt))]
+    reason = rows[0]["reason"]
+    assert spoilt.name in reason and "fault of xlatent" not in reason
+    told = [line for line in result.stderr.splitlines() if "failed: " in line]
+    assert told == [f"xlatent: failed: {spoilt.stem}: {reason}"]
+    assert errors(result) == ["xlatent: error: 1 of 3 spectra could not be embedded; the others were written"]
+
+
+def test_without_failures_the_list_of_failures_is_empty(xlatent, drawers, tmp_path):
+    failures = tmp_path / "f.csv"
+    arguments = "--output", tmp_path / "t.parquet", "--failures", failures
+    assert xlatent("embed", drawers / "faint.pha", *arguments).exit_code == 0
+    assert failures.read_text().splitlines() == ["name,file,reason"]
+
+
+def test_if_all_fail_an_older_table_stays(xlatent, spoil, tmp_path):
+    output = tmp_path / "t.parquet"
+    output.write_text("older")
+    result = xlatent("embed", spoil("text"), "--output", output)
+    assert result.exit_code == 1
+    assert output.read_text() == "older"
+    assert "was not written" in errors(result)[0]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_a_missing_file_of_a_manifest_fails_alone(xlatent, data, tmp_path):
+    (data / "list.csv").write_text("name,pha\none,bright.pha\ntwo,gone.pha\n")
+    result = xlatent("embed", data / "list.csv", "--output", tmp_path / "t.ecsv")
+    assert result.exit_code == 1
+    assert list(tables.read(tmp_path / "t.ecsv")["name"]) == ["one"]
+    assert "gone.pha does not exist" in result.stderr
+
+
+def test_companions_can_be_given(xlatent, spoil, data, tmp_path):
+    pha = spoil("no-response")
+    given = "--arf", data / "bright.arf", "--rmf", data / "bright.rmf", "--background", "none"
+    assert xlatent("embed", pha, "--output", tmp_path / "t.parquet").exit_code == 1
+    assert xlatent("embed", pha, *given, "--output", tmp_path / "t.parquet").exit_code == 0
+    assert "no_background" in tables.read(tmp_path / "t.parquet")["flags"][0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["bright.pha", "--output", "t.csv"], ["'.csv'", ".parquet, .fits, .vot, .ecsv"]),
+        (["bright.pha", "--output", "t"], ["no suffix"]),
+        (["bright.pha", "--output", "nowhere/t.fits"], ["there is no folder"]),
+        (["bright.pha", "--output", "t.fits", "--failures", "f.txt"], ["f.txt", ".csv"]),
+        (["gone.pha", "--output", "t.fits"], ["gone.pha does not exist"]),
+        (["*.gone", "--output", "t.fits"], ["matches none"]),
+        (["bright.pha", "--output", "t.fits", "--model", "chandra-acis-9"], ["chandra-acis-9", "chandra-acis-8"]),
+    ],
+)
+def test_usage_errors_are_one_sentence_and_write_nothing(xlatent, data, monkeypatch, arguments, words):
+    monkeypatch.chdir(data)
+    before = sorted(p.name for p in data.iterdir())
+    result = xlatent("embed", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1 and len(errors(result)) == 1
+    assert all(word in result.stderr for word in words), result.stderr
+    assert sorted(p.name for p in data.iterdir()) == before
+
+
+def test_a_damaged_bundle_is_refused(xlatent, drawers, damaged_bundle, tmp_path):
+    result = xlatent("embed", drawers / "faint.pha", "--output", tmp_path / "t.fits", "--model", damaged_bundle)
+    assert result.exit_code == 2
+    assert "decoder.onnx: sha256 is" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_a_warning_is_one_line_told_once(xlatent, data, tmp_path):
+    (data / "bright_bkg.pha").unlink()
+    (data / "list.csv").write_text("name,pha\na,bright.pha\nb,bright.pha\n")
+    result = xlatent("embed", data / "list.csv", "--output", tmp_path / "t.fits")
+    assert result.exit_code == 0
+    lines = result.stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("xlatent: warning: ") and "bright_bkg.pha" in lines[0]
+
+
+def test_many_rows_are_told_as_a_digest(xlatent, data, tmp_path):
+    (data / "list.csv").write_text("name,pha\n" + "".join(f"s{i},faint.pha\n" for i in range(41)))
+    result = xlatent("embed", data / "list.csv", "--no-refine", "--output", tmp_path / "t.fits")
+    assert result.exit_code == 0
+    labels = [line.split()[0] for line in result.stdout.splitlines()]
+    assert labels == ["embedded", "counts", "cstat", "flags", "41"]
+
+
+def test_workers_give_the_same_table_in_the_same_order(data, tmp_path):
+    # Real processes: more spectra than one worker takes at a time, one of them bad.
+    names = ["bright.pha" if i % 2 else "faint.pha" for i in range(20)]
+    names[17] = "gone.pha"
+    (data / "list.csv").write_text("name,pha\n" + "".join(f"s{i},{name}\n" for i, name in enumerate(names)))
+    command = [str(Path(sysconfig.get_path("scripts")) / "xlatent"), "embed", str(data / "list.csv")]
+    found = []
+    for workers in ("1", "2"):
+        output = tmp_path / f"{workers}.parquet"
+        options = ["--no-refine", "--workers", workers, "--output", str(output)]
+        done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "failed: s17: " in done.stderr, done.stderr
+        found.append(tables.read(output))
+    assert list(found[0]["name"]) == list(found[1]["name"]) == [f"s{i}" for i in range(20) if i != 17]
+    np.testing.assert_array_equal(found[0].z, found[1].z)
+
+
+def test_the_real_spectra(xlatent, shared_data, tmp_path):
+    spectra, other = shared_data / "spectra" / "manifest.csv", shared_data / "other-missions"
+    for given, number in ((spectra, 24), (other, 3)):
+        output = tmp_path / f"{number}.parquet"
+        result = xlatent("embed", given, "--output", output)
+        assert result.exit_code == 0, result.stderr
+        table = tables.read(output)
+        assert len(table) == number
+        assert np.isfinite(table.z).all() and np.isfinite(table.z_err).all() and (table.z_err > 0).all()
