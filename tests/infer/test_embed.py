@@ -75,9 +75,9 @@ def test_one_jet_seen_four_times_is_one_source(real):
 
 
 def test_other_missions_embed(shared_data, model):
-    sources = find([shared_data / "other-missions"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XlatentWarning)
+        sources = find([shared_data / "other-missions"])
         spectra = [ogip.read(s.pha, arf=s.arf, rmf=s.rmf, background=s.background, name=s.name) for s in sources]
     table = model.embed(spectra)
     assert len(table) == 3 and np.isfinite(table.z).all()

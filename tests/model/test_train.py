@@ -39,7 +39,7 @@ def test_killed_and_resumed_it_goes_on_where_it_was(tmp_path, monkeypatch, name)
     preset = tiny(name)
     whole = load_file(train.train(preset, tmp_path / "whole", steps=40))
 
-    class Stopped(Exception):
+    class StoppedError(Exception):
         pass
 
     saved = train._save
@@ -47,12 +47,12 @@ def test_killed_and_resumed_it_goes_on_where_it_was(tmp_path, monkeypatch, name)
     def stop_at_twenty(*arguments):
         path = saved(*arguments)
         if arguments[5] == 20:
-            raise Stopped
+            raise StoppedError
         return path
 
     with monkeypatch.context() as patch:
         patch.setattr(train, "_save", stop_at_twenty)
-        with pytest.raises(Stopped):
+        with pytest.raises(StoppedError):
             train.train(preset, tmp_path / "halves", steps=40)
     assert json.loads((tmp_path / "halves" / "checkpoint.json").read_text())["step"] == 20
     halves = load_file(train.train(preset, tmp_path / "halves", steps=40, resume=True))
