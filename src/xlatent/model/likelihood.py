@@ -38,13 +38,24 @@ def expected_deviance(truth: Float[Tensor, "batch chan"], mean: Float[Tensor, "b
 
 def divergence(
     mean: Float[Tensor, "batch latents"], factor: Float[Tensor, "batch latents latents"]
-) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch latents"]]:
-    """Kullback-Leibler divergence of N(mean, factor factorᵀ) from N(0, 1): in full, and of each latent's marginal."""
+) -> Float[Tensor, " batch"]:
+    """Kullback-Leibler divergence of N(mean, factor factorᵀ) from N(0, 1)."""
     variance = (factor**2).sum(dim=2)
     log_diagonal = torch.log(torch.diagonal(factor, dim1=1, dim2=2))
-    whole = 0.5 * (variance + mean**2 - 1.0).sum(dim=1) - log_diagonal.sum(dim=1)
-    each = 0.5 * (variance + mean**2 - 1.0 - torch.log(variance))
-    return whole, each
+    return 0.5 * (variance + mean**2 - 1.0).sum(dim=1) - log_diagonal.sum(dim=1)
+
+
+def collapse(mean: Float[Tensor, "bright latents"]) -> Float[Tensor, ""]:
+    """Divergence from N(0, 1) of a Gaussian with the mean and covariance of many spectra's latents.
+
+    The latents of spectra bright enough to be known must fill all directions of the prior. Judged by the determinant,
+    so that one direction of work spread over two axes does not pass for two.
+    """
+    n, latents = mean.shape
+    centred = mean - mean.mean(dim=0)
+    covariance = centred.T @ centred / n + 0.01 * torch.eye(latents, device=mean.device)
+    trace = torch.diagonal(covariance).sum() + (mean.mean(dim=0) ** 2).sum()
+    return 0.5 * (trace - latents - torch.logdet(covariance))
 
 
 def pair_difference(

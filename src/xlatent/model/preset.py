@@ -35,7 +35,7 @@ class Training(_Strict):
     gradient_clip: float = Field(1.0, gt=0)
     beta_start: float = Field(0.05, ge=0)
     beta_end: float = Field(0.5, ge=0)
-    free_bits: float = Field(0.2, ge=0)
+    spread_weight: float = Field(1.0, ge=0)
     pair_weight: float = Field(0.2, ge=0)
     robust_scale: float = Field(64.0, gt=0)
     sharp_counts: float = Field(300.0, ge=0)

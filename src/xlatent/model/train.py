@@ -16,13 +16,14 @@ from torch import Tensor
 from xlatent.errors import ModelError, ParameterError
 from xlatent.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder
-from xlatent.model.likelihood import divergence, expected_deviance, pair_difference, profiled_amplitude
+from xlatent.model.likelihood import collapse, divergence, expected_deviance, pair_difference, profiled_amplitude
 from xlatent.model.preset import Preset, Training
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory, Views
 
 CHECKPOINT_SECONDS = 120.0
 LOG_EVERY = 50
+BRIGHT = 3000.0  # counts above which every latent should be known
 
 
 def simulated_batches(
@@ -68,25 +69,28 @@ def poisson_loss(
     floor = expected_deviance(views.counts, views.source + views.background).detach()
     scale = training.robust_scale
     weight = (scale / (scale + decoder_deviance)).detach()
-    whole, each = divergence(mean, factor)
-    penalty = whole.mean() + torch.relu(training.free_bits - each.mean(dim=0)).sum()
+    whole = divergence(mean, factor)
+    bright = views.source.sum(dim=1) > BRIGHT
+    empty = collapse(mean[bright]) if bright.sum() > 2 * mean.shape[1] else torch.zeros_like(whole.mean())
     half = mean.shape[0] // 2
     pair = pair_difference(mean.reshape(2, half, -1), factor.reshape(2, half, *factor.shape[1:]))
     loss = (
         0.5 * (weight * (encoder_deviance - floor)).mean()
         + 0.5 * scale * torch.log1p(decoder_deviance / scale).mean()
         + 0.5 * _sharp_deviance(views, decoded, photons, training.sharp_counts).mean()
-        + beta * penalty
+        + beta * whole.mean()
+        + training.spread_weight * empty
         + training.pair_weight * pair.mean()
     )
-    bright = views.counts.sum(dim=1) > 3000.0
-    variance = (factor[bright] ** 2).sum(dim=2).mean(dim=0)
+    with torch.no_grad():
+        remaining = torch.linalg.eigvalsh((factor[bright] @ factor[bright].transpose(1, 2)).mean(dim=0).cpu())
     return loss, {
         "deviance": decoder_deviance.median(),
         "deviance_mean": decoder_deviance.mean(),
         "kl": whole.mean(),
         "pair": pair.mean(),
-        "active": (variance < 0.5).sum(),
+        "collapse": empty,
+        "active": (remaining < 0.5).sum(),
     }
 
 
