@@ -87,6 +87,13 @@ def test_dead_path_is_a_warning_that_names_it(tmp_path):
     assert len(spectrum.meta["warnings"]) == 1
 
 
+def test_a_response_of_another_telescope_is_pointed_out(tmp_path):
+    path = files.whole(tmp_path, TELESCOP="OTHER")
+    files.rmf(tmp_path / "src.rmf", TELESCOP="TEST")
+    with pytest.warns(XlatentWarning, match=r"src\.pi is a spectrum of OTHER and its response .*src\.rmf one of TEST"):
+        ogip.read(path)
+
+
 def test_given_files_win_over_the_header(tmp_path):
     path = files.whole(tmp_path, BACKFILE="gone.pi", ANCRFILE="gone.arf")
     other = files.arf(tmp_path / "other.arf", area=np.full(N_ENERGY, 7.0))

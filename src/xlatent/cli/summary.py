@@ -30,7 +30,7 @@ def _print_rows(table: "LatentTable") -> None:
 
     shown = Table(box=None, pad_edge=False, header_style="bold")
     shown.add_column("name", overflow="ellipsis", no_wrap=True, min_width=10)
-    widths = {"counts": 6} | {f"z{i}": 4 for i in range(table.z.shape[1])} | {"C/expected": 10}
+    widths = {"counts": 6} | {f"z{i}": 4 for i in range(table.z.shape[1])} | {"cstat/expected": 10}
     for name, width in widths.items():
         shown.add_column(name, justify="right", no_wrap=True, min_width=width)
     shown.add_column("flags", overflow="fold", min_width=8)

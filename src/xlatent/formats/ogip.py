@@ -138,6 +138,12 @@ class _Reader:
             values = [_value(self.table, keyword, row) for keyword in keywords]
             if _known(values):
                 meta[key] = _known(values)[0]
+        ours, theirs = meta.get("telescope"), response.meta.get("telescope") if response is not None else None
+        if ours and theirs and "UNKNOWN" not in (ours, theirs) and str(ours).upper() != str(theirs).upper():
+            told.append(
+                f"{self.path} is a spectrum of {ours} and its response {response.meta['rmf']} one of {theirs} (TELESCOP); "
+                "give the RMF that was made for this spectrum"
+            )
         if told:
             meta["warnings"] = told
         return replace(source, background=background, response=response, meta=meta)
