@@ -24,7 +24,7 @@ class BundleInfo(BaseModel):
     name: str
     version: int = 1
     latents: int = Field(ge=1)
-    grid: dict[str, float]
+    grid: dict[str, int | float]
     preset: dict[str, Any]
     training: str
     steps: int

@@ -89,6 +89,7 @@ def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[s
         ({0: batch}, {0: torch.export.Dim("directions")}),
     )
     save_file({k: v.contiguous() for k, v in average.items()}, output / "weights.safetensors")
+    (output / "weights.safetensors").chmod(0o644)  # safetensors lets nobody else read what it writes
     difference = disagreement(model, grid, output)
     if difference > AGREEMENT:
         raise ModelError(
