@@ -138,12 +138,8 @@ class _Reader:
             values = [_value(self.table, keyword, row) for keyword in keywords]
             if _known(values):
                 meta[key] = _known(values)[0]
-        ours, theirs = meta.get("telescope"), response.meta.get("telescope") if response is not None else None
-        if ours and theirs and "UNKNOWN" not in (ours, theirs) and str(ours).upper() != str(theirs).upper():
-            told.append(
-                f"{self.path} is a spectrum of {ours} and its response {response.meta['rmf']} one of {theirs} (TELESCOP); "
-                "give the RMF that was made for this spectrum"
-            )
+        if response is not None:
+            told.extend(_other_telescope(self.path, meta, response.meta))
         if told:
             meta["warnings"] = told
         return replace(source, background=background, response=response, meta=meta)
@@ -214,6 +210,17 @@ def _known(values: Sequence[Any]) -> list[Any]:
     """Values that say something, as plain Python objects."""
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     return [value for value in plain if not isinstance(value, np.ndarray) and value is not None and value != ""]
+
+
+def _other_telescope(path: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """Say so if spectrum and response both name a telescope and do not agree."""
+    names = [str(meta.get("telescope") or "UNKNOWN").upper() for meta in (ours, theirs)]
+    if "UNKNOWN" in names or names[0] == names[1]:
+        return []
+    return [
+        f"{path} is a spectrum of {names[0]} and its response {theirs['rmf']} one of {names[1]} (TELESCOP); "
+        "give the RMF that was made for this spectrum"
+    ]
 
 
 def _spectrum_tables(path: Path) -> tuple[list[Block], list[Block]]:
