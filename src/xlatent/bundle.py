@@ -47,6 +47,11 @@ class BundleInfo(BaseModel):
         return bool(self.preset["loss"] == "poisson")
 
     @property
+    def beta(self) -> float:
+        """Weight of the divergence from the prior at the end of training; 1 for a model without a posterior."""
+        return float(self.preset["training"]["beta_end"]) if self.probabilistic else 1.0
+
+    @property
     def fingerprint(self) -> str:
         """Sha256 that stands for the whole bundle: of its files' own, in order of name."""
         joined = "\n".join(f"{name} {digest}" for name, digest in sorted(self.files.items()))

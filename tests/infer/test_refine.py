@@ -59,7 +59,7 @@ def test_the_gradient_is_that_of_the_objective(model, response, background):
 
 
 def run(model, observations, **options):
-    mean, covariance = encode(model._encoder, observations)
+    mean, covariance = encode(model._encoder, observations, model.info.beta)
     return refinement.refine(model._decoder, observations, mean, covariance, **options)
 
 

@@ -182,7 +182,7 @@ class LatentModel:
         )
 
     def _posterior(self, observations: list[Observation], exact: bool) -> Posterior:
-        mean, covariance = encode(self._encoder, observations)
+        mean, covariance = encode(self._encoder, observations, self.info.beta)
         return refine(self._decoder, observations, mean, covariance, frozen=not (exact and self.info.probabilistic))
 
     def _columns(

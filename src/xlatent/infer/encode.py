@@ -94,7 +94,7 @@ def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
 
 
 def encode(
-    session: Any, observations: list[Observation]
+    session: Any, observations: list[Observation], beta: float = 1.0
 ) -> tuple[Float[np.ndarray, "n latents"], Float[np.ndarray, "n latents latents"]]:
     """Run the encoder: mean and covariance of z for each observation.
 
@@ -103,8 +103,36 @@ def encode(
     session : onnxruntime.InferenceSession
         Of ``encoder.onnx``.
     observations : list of Observation
+    beta : float
+        Weight that the divergence from the prior had in training.
     """
     wanted = [i.name for i in session.get_inputs()]  # a preset may leave some inputs out of its graph
     inputs = {name: np.stack([o.features[name] for o in observations]).astype(np.float32) for name in wanted}
     mean, factor = (np.asarray(x, dtype=np.float64) for x in session.run(["z_mean", "z_factor"], inputs))
-    return mean, factor @ factor.transpose(0, 2, 1)
+    return untempered(mean, factor @ factor.transpose(0, 2, 1), beta)
+
+
+def untempered(
+    mean: Float[np.ndarray, "n latents"], covariance: Float[np.ndarray, "n latents latents"], beta: float
+) -> tuple[Float[np.ndarray, "n latents"], Float[np.ndarray, "n latents latents"]]:
+    """Posterior under the whole prior, from one learnt with the divergence weighted by ``beta``.
+
+    With data of precision Λ, maximising the likelihood minus β times the divergence gives a Gaussian of precision
+    Q = Λ/β + 1 and mean (Λ + β)⁻¹Λx where the posterior has P = Λ + 1 and (Λ + 1)⁻¹Λx. So P = 1 + β(Q - 1), and the
+    mean becomes P⁻¹ βQ times the learnt one. At β < 1 learnt errors are too small, by sqrt(β) where data dominate.
+
+    Parameters
+    ----------
+    mean, covariance : arrays [n, latents], [n, latents, latents]
+    beta : float
+
+    Returns
+    -------
+    mean, covariance : arrays
+    """
+    if beta == 1.0:
+        return mean, covariance
+    learnt = np.linalg.inv(covariance)
+    unit = np.eye(mean.shape[1])
+    corrected = np.linalg.inv(unit + beta * (learnt - unit))
+    return np.einsum("nij,njk,nk->ni", corrected, beta * learnt, mean), corrected
