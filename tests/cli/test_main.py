@@ -35,6 +35,13 @@ def test_wrong_usage_exits_with_2(xlatent, arguments):
     assert xlatent(*arguments).exit_code == 2
 
 
+def test_a_file_where_a_folder_is_needed_is_one_sentence(xlatent, tmp_path):
+    (tmp_path / "file").write_text("")
+    result = xlatent("train", "--preset", "response-aware", "--steps", "1", "--output", tmp_path / "file")
+    assert result.exit_code == 2 and "Traceback" not in result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1 and "choose another path" in result.stderr
+
+
 def test_help_starts_light():
     # Seconds depend on the machine; what is imported does not. benchmarks/speed.py measures the seconds.
     code = (

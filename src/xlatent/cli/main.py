@@ -25,6 +25,10 @@ class _Plain(TyperGroup):
                 return super().invoke(ctx)
         except XlatentError as error:
             stop(error, FAILED if isinstance(error, ReadError | ResponseError) else USAGE)
+        except BrokenPipeError:
+            raise  # the reader of a pipe has left; click knows what to do
+        except OSError as error:
+            stop(f"{error.filename or 'a file'}: {error.strerror or error}; choose another path", USAGE)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 

@@ -120,6 +120,7 @@ def untempered(
     With data of precision Λ, maximising the likelihood minus β times the divergence gives a Gaussian of precision
     Q = Λ/β + 1 and mean (Λ + β)⁻¹Λx where the posterior has P = Λ + 1 and (Λ + 1)⁻¹Λx. So P = 1 + β(Q - 1), and the
     mean becomes P⁻¹ βQ times the learnt one. At β < 1 learnt errors are too small, by sqrt(β) where data dominate.
+    The robust weight that training gives to spectra the decoder misfits is left out.
 
     Parameters
     ----------
