@@ -17,6 +17,9 @@ BANDS: dict[str, tuple[float, float]] = {
     "2-8": (2.0, 8.0),
 }
 
+# The bands that a latent table has fluxes in. u lies outside of what the detector grid holds.
+FLUX_BANDS = ("b", "s", "m", "h", "0.5-2", "2-8")
+
 # Hardness ratios of the catalogue: name, the harder and the softer band.
 HARDNESS_RATIOS: dict[str, tuple[str, str]] = {"hard_hm": ("h", "m"), "hard_hs": ("h", "s"), "hard_ms": ("m", "s")}
 
@@ -24,6 +27,11 @@ HARDNESS_RATIOS: dict[str, tuple[str, str]] = {"hard_hm": ("h", "m"), "hard_hs":
 KEV_IN_ERG = 1.602176634e-9
 
 Band = str | tuple[float, float]
+
+
+def column(band: str) -> str:
+    """How a band is called in the names of columns: ``0.5-2`` becomes ``0p5_2``."""
+    return band.replace(".", "p").replace("-", "_")
 
 
 def photon_flux(

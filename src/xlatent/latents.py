@@ -8,6 +8,7 @@ import numpy as np
 from astropy.table import Column, MaskedColumn, Table
 from jaxtyping import Float
 
+from xlatent.bands import BANDS, FLUX_BANDS, column
 from xlatent.errors import ParameterError
 
 N_LATENTS = 8
@@ -41,6 +42,10 @@ def _schema() -> Iterator[ColumnInfo]:
         yield ColumnInfo(f"z{i}_err", float, "", ucd, f"Standard deviation of latent variable {i}")
     for i, j in combinations(range(N_LATENTS), 2):
         yield ColumnInfo(f"z{i}_z{j}_cov", float, "", "stat.covariance", f"Covariance of latent variables {i} and {j}")
+    meaning = "Directions of latent space in which the data leave less than half of the prior's variance"
+    yield ColumnInfo("active", int, "", "meta.number", meaning)
+    meaning = "Effective number of posterior draws; none where the posterior is taken for a Gaussian"
+    yield ColumnInfo("ess", float, "", "meta.number", meaning)
     meaning, ucd = "log10 of the 0.5-7 keV energy flux in erg cm-2 s-1", "phot.flux;em.X-ray"
     yield ColumnInfo("log_flux_b", float, "", ucd, meaning)
     yield ColumnInfo("log_flux_b_err", float, "", f"stat.error;{ucd}", f"Standard deviation of the {meaning}")
@@ -51,10 +56,10 @@ def _schema() -> Iterator[ColumnInfo]:
     yield ColumnInfo("cstat_expected", float, "", "stat.fit.goodness;stat.mean", "Mean of cstat if the model is true")
     meaning = "Standard deviation of cstat if the model is true"
     yield ColumnInfo("cstat_sigma", float, "", "stat.fit.goodness;stat.stdev", meaning)
-    energies = {"b": "0.5-7 keV", "s": "0.5-1.2 keV", "m": "1.2-2 keV", "h": "2-7 keV"}
     for prefix, kind, unit in (("photflux", "Photon flux", "photon cm-2 s-1"), ("flux", "Energy flux", "erg cm-2 s-1")):
-        for band, energy in energies.items():
-            yield from _with_limits(f"{prefix}_{band}", unit, "phot.flux;em.X-ray", f"{kind}, {energy}")
+        for band in FLUX_BANDS:
+            lo, hi = BANDS[band]
+            yield from _with_limits(f"{prefix}_{column(band)}", unit, "phot.flux;em.X-ray", f"{kind}, {lo:g}-{hi:g} keV")
     for hard, soft in ("hm", "hs", "ms"):
         meaning = f"Hardness ratio ({hard} - {soft}) / ({hard} + {soft}) of photon fluxes of the reconstruction"
         yield from _with_limits(f"hard_{hard}{soft}", "", "phot.color;em.X-ray", meaning)

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float
 
 from xlatent.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.infer.encode import Observation, encode, prepare
-from xlatent.infer.quantities import draw_photons, quantities
+from xlatent.infer.quantities import gaussian_draws, photons, quantities
 from xlatent.infer.refine import Decoder, Posterior, refine
 from xlatent.latents import LatentTable
 from xlatent.spectrum import Spectrum
@@ -134,7 +134,7 @@ class LatentModel:
             chunk = listed[begin : begin + _CHUNK]
             observations = [prepare(s, self.grid) for s in chunk]
             posterior = self._posterior(observations, refine)
-            parts.append(self._columns(chunk, observations, posterior))
+            parts.append(self._columns(chunk, observations, posterior, gaussian_draws(posterior)))
             if progress is not None:
                 progress(len(chunk))
         joined = {name: [value for part in parts for value in part[name]] for name in (parts[0] if parts else {})}
@@ -162,12 +162,13 @@ class LatentModel:
         """
         observation = prepare(spectrum, self.grid)
         posterior = self._posterior([observation], refine)
-        drawn = draw_photons(self._decoder, posterior, 0)
+        draws = gaussian_draws(posterior)
+        drawn = photons(self._decoder, draws[0])
         background = observation.alpha * observation.mean_off
         counts = np.quantile(drawn @ observation.matrix, (0.15865, 0.84135), axis=0) + background
         best = np.exp(self._decoder.log_flux(posterior.z)[0] + posterior.log_amplitude[0])
-        photons = np.quantile(drawn, (0.15865, 0.5, 0.84135), axis=0) / self.grid.energy_width
-        row = self._columns([spectrum], [observation], posterior)
+        density = np.quantile(drawn, (0.15865, 0.5, 0.84135), axis=0) / self.grid.energy_width
+        row = self._columns([spectrum], [observation], posterior, draws)
         return Reconstruction(
             channels=spectrum.select(self.grid.chan_lo, self.grid.chan_hi),
             counts=best @ observation.matrix + background,
@@ -175,9 +176,9 @@ class LatentModel:
             counts_hi=counts[1],
             background=background,
             energy=self.grid.energy,
-            photons=photons[1],
-            photons_lo=photons[0],
-            photons_hi=photons[2],
+            photons=density[1],
+            photons_lo=density[0],
+            photons_hi=density[2],
             table=LatentTable(row, {"model": self.info.name, "model_sha256": self.info.fingerprint}),
         )
 
@@ -186,7 +187,7 @@ class LatentModel:
         return refine(self._decoder, observations, mean, covariance, frozen=not (exact and self.info.probabilistic))
 
     def _columns(
-        self, spectra: Sequence[Spectrum], observations: list[Observation], posterior: Posterior
+        self, spectra: Sequence[Spectrum], observations: list[Observation], posterior: Posterior, draws: np.ndarray
     ) -> dict[str, list]:
         latents = posterior.z.shape[1]
         columns: dict[str, list] = {
@@ -198,12 +199,14 @@ class LatentModel:
             columns[f"z{i}_err"] = list(np.sqrt(posterior.covariance[:, i, i]))
             for j in range(i + 1, latents):
                 columns[f"z{i}_z{j}_cov"] = list(posterior.covariance[:, i, j])
+        known = np.linalg.eigvalsh(posterior.covariance[:, :-1, :-1]) < 0.5
+        columns["active"] = list(known.sum(axis=1))
         columns["counts"] = [float(o.n_on.sum()) for o in observations]
         columns["exposure"] = [s.exposure for s in spectra]
         columns["cstat"] = list(posterior.statistic)
         columns["cstat_expected"] = list(posterior.expected)
         columns["cstat_sigma"] = list(posterior.sigma)
-        columns |= {name: list(values) for name, values in quantities(self._decoder, posterior, self.grid).items()}
+        columns |= {name: list(values) for name, values in quantities(self._decoder, draws, self.grid).items()}
         columns["flags"] = [_flags(o, posterior, i) for i, o in enumerate(observations)]
         return columns
 

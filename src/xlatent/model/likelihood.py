@@ -67,3 +67,13 @@ def pair_difference(
     """
     variance = (factor**2).sum(dim=3).detach().sum(dim=0)
     return ((mean[0] - mean[1]) ** 2 / variance).sum(dim=1)
+
+
+def energy_distance(first: Float[Tensor, "n features"], second: Float[Tensor, "m features"]) -> Float[Tensor, ""]:
+    """Energy distance of two samples, 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Székely & Rizzo 2013, JSPI 143, 1249).
+
+    Without bias: pairs of a point with itself are left out, so that its gradient is right for samples of any size.
+    """
+    n, m = len(first), len(second)
+    within = torch.cdist(first, first).sum() / (n * (n - 1)) + torch.cdist(second, second).sum() / (m * (m - 1))
+    return 2.0 * torch.cdist(first, second).mean() - within

@@ -37,6 +37,7 @@ class Training(_Strict):
     beta_end: float = Field(0.5, ge=0)
     spread_weight: float = Field(1.0, ge=0)
     pair_weight: float = Field(0.2, ge=0)
+    prior_weight: float = Field(0.0, ge=0)
     robust_scale: float = Field(64.0, gt=0)
     sharp_counts: float = Field(300.0, ge=0)
     average_decay: float = Field(0.9995, ge=0, lt=1)

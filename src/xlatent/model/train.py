@@ -16,7 +16,14 @@ from torch import Tensor
 from xlatent.errors import ModelError, ParameterError
 from xlatent.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder
-from xlatent.model.likelihood import collapse, divergence, expected_deviance, pair_difference, profiled_amplitude
+from xlatent.model.likelihood import (
+    collapse,
+    divergence,
+    energy_distance,
+    expected_deviance,
+    pair_difference,
+    profiled_amplitude,
+)
 from xlatent.model.preset import Preset, Training
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory, Views
@@ -24,6 +31,7 @@ from xlatent.simulate.observe import Observatory, Views
 CHECKPOINT_SECONDS = 120.0
 LOG_EVERY = 50
 BRIGHT = 3000.0  # counts above which every latent should be known
+COLOURS = np.geomspace(0.5, 8.0, 13)  # keV, edges of the bands in which draws from the prior must be like the population
 
 
 def simulated_batches(
@@ -51,47 +59,62 @@ def simulated_batches(
 
 
 def poisson_loss(
-    model: Autoencoder, photons: Tensor, views: Views, training: Training, beta: float, noise: Tensor
+    model: Autoencoder, grid: ModelGrid, photons: Tensor, views: Views, training: Training, beta: float, noise: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Negative evidence bound per spectrum, with a robust deviance, plus disagreement within pairs.
+    """Negative evidence bound per spectrum, with a robust deviance, plus what pairs, latents and prior must be.
 
     The encoder is taught by the counts it saw, through a decoder held still: taught by expected counts it would shrink
-    towards the prior twice. The decoder is taught by expected counts, which have none of the noise.
+    towards the prior twice. So is the decoder where counts are few; of bright spectra, whose latents are known, it is
+    taught by the expected counts, which have none of the noise.
     """
     mean, factor = _encode(model, views)
-    z = mean + (factor @ noise[:, :, None])[:, :, 0]
+    n = len(mean)
+    z = mean + (factor @ noise[:n, :, None])[:, :, 0]
     still = {name: p.detach() for name, p in model.decoder.named_parameters()}
     seen = torch.func.functional_call(model.decoder, still, (z,))
     encoder_deviance = _deviance(views, seen, views.counts)
-    decoded = model.decoder(z.detach())
-    decoder_deviance = _deviance(views, decoded, views.source + views.background)
-    # Data have a deviance of their own even under the truth; only what exceeds it says anything of z.
-    floor = expected_deviance(views.counts, views.source + views.background).detach()
-    scale = training.robust_scale
-    weight = (scale / (scale + decoder_deviance)).detach()
-    whole = divergence(mean, factor)
+    # Draws from the prior go through the decoder beside those from the posterior.
+    decoded, fancied = model.decoder(torch.cat([z.detach(), noise[n:]])).split([n, len(noise) - n])
+    truth = views.source + views.background
     bright = views.source.sum(dim=1) > BRIGHT
+    taught = torch.where(bright[:, None], truth, views.counts)
+    decoder_deviance = _deviance(views, decoded, taught)
+    # Data have a deviance of their own even under the truth; only what exceeds it says anything of z.
+    floor, taught_floor = expected_deviance(views.counts, truth), expected_deviance(taught, truth)
+    misfit = _deviance(views, decoded.detach(), truth)
+    weight = training.robust_scale / (training.robust_scale + misfit)  # the slope of scale * ln(1 + misfit / scale)
+    whole = divergence(mean, factor)
     empty = collapse(mean[bright]) if bright.sum() > 2 * mean.shape[1] else torch.zeros_like(whole.mean())
-    half = mean.shape[0] // 2
+    half = n // 2
     pair = pair_difference(mean.reshape(2, half, -1), factor.reshape(2, half, *factor.shape[1:]))
+    apart = energy_distance(_colours(torch.exp(fancied), grid), _colours(photons[:half], grid))
     loss = (
         0.5 * (weight * (encoder_deviance - floor)).mean()
-        + 0.5 * scale * torch.log1p(decoder_deviance / scale).mean()
+        + 0.5 * (weight * (decoder_deviance - taught_floor)).mean()
         + 0.5 * _sharp_deviance(views, decoded, photons, training.sharp_counts).mean()
         + beta * whole.mean()
         + training.spread_weight * empty
         + training.pair_weight * pair.mean()
+        + training.prior_weight * apart
     )
     with torch.no_grad():
         remaining = torch.linalg.eigvalsh((factor[bright] @ factor[bright].transpose(1, 2)).mean(dim=0).cpu())
     return loss, {
-        "deviance": decoder_deviance.median(),
-        "deviance_mean": decoder_deviance.mean(),
+        "deviance": misfit.median(),
+        "deviance_mean": misfit.mean(),
         "kl": whole.mean(),
         "pair": pair.mean(),
         "collapse": empty,
+        "prior": apart,
         "active": (remaining < 0.5).sum(),
     }
+
+
+def _colours(photons: Tensor, grid: ModelGrid) -> Tensor:
+    """Logarithms of the photons in broad bands, down to a thousandth of all: what a faint spectrum shows of a source."""
+    band = np.searchsorted(COLOURS, grid.energy_mid) - 1
+    members = torch.as_tensor(band[:, None] == np.arange(len(COLOURS) - 1), dtype=photons.dtype, device=photons.device)
+    return torch.log(photons @ members + 1e-3)
 
 
 def _sharp_deviance(views: Views, log_flux: Tensor, photons: Tensor, most: float) -> Tensor:
@@ -234,8 +257,9 @@ def train(
             beta = t.beta_start + (t.beta_end - t.beta_start) * min(1.0, done / 0.6)
             photons, views = next(batches)
             if preset.loss == "poisson":
-                noise = torch.randn(len(views.counts), preset.network.latents, generator=generator.manual_seed(step))
-                loss, named = poisson_loss(model, photons, views, t, beta, noise.to(device))
+                # As many draws from the prior again as posteriors.
+                noise = torch.randn(2 * len(photons), preset.network.latents, generator=generator.manual_seed(step))
+                loss, named = poisson_loss(model, grid, photons, views, t, beta, noise.to(device))
             else:
                 loss, named = mse_loss(model, grid, views)
             optimiser.zero_grad(set_to_none=True)
