@@ -5,7 +5,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 # Small arrays, several processes: one thread each is fastest.
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test lint bench
+.PHONY: demo test lint bench bench-model
 
 demo: .venv/core
 	$(BIN)/xlatent demo
@@ -19,12 +19,11 @@ lint: .venv/dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: .venv/dev
-	@for script in benchmarks/*.py; do \
-	    test -e "$$script" || continue; \
-	    echo "== $$script"; \
-	    $(BIN)/python "$$script" || exit 1; \
-	done
+bench: .venv/bench
+	$(BIN)/python benchmarks/speed.py
+
+bench-model: .venv/bench
+	$(THREADS) $(BIN)/python benchmarks/reconstruction.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv .venv
@@ -35,4 +34,8 @@ $(BIN)/python:
 
 .venv/dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) ".[dev]"
+	touch .venv/core $@
+
+.venv/bench: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) ".[bench]"
 	touch .venv/core $@

@@ -30,6 +30,7 @@ class BundleInfo(BaseModel):
     steps: int
     training_hours: float
     metrics: dict[str, Any]
+    model_error_counts: float | None = Field(None, gt=0)
     licence: str = "BSD-3-Clause"
     citation: str = _PAPER
     files: dict[str, str]

@@ -8,7 +8,6 @@ import numpy as np
 from astropy.table import Column, MaskedColumn, Table
 from jaxtyping import Float
 
-from xlatent.bands import BANDS, FLUX_BANDS, column
 from xlatent.errors import ParameterError
 
 N_LATENTS = 8
@@ -56,10 +55,10 @@ def _schema() -> Iterator[ColumnInfo]:
     yield ColumnInfo("cstat_expected", float, "", "stat.fit.goodness;stat.mean", "Mean of cstat if the model is true")
     meaning = "Standard deviation of cstat if the model is true"
     yield ColumnInfo("cstat_sigma", float, "", "stat.fit.goodness;stat.stdev", meaning)
+    energies = {"b": "0.5-7", "s": "0.5-1.2", "m": "1.2-2", "h": "2-7", "0p5_2": "0.5-2", "2_8": "2-8"}
     for prefix, kind, unit in (("photflux", "Photon flux", "photon cm-2 s-1"), ("flux", "Energy flux", "erg cm-2 s-1")):
-        for band in FLUX_BANDS:
-            lo, hi = BANDS[band]
-            yield from _with_limits(f"{prefix}_{column(band)}", unit, "phot.flux;em.X-ray", f"{kind}, {lo:g}-{hi:g} keV")
+        for band, energy in energies.items():
+            yield from _with_limits(f"{prefix}_{band}", unit, "phot.flux;em.X-ray", f"{kind}, {energy} keV")
     for hard, soft in ("hm", "hs", "ms"):
         meaning = f"Hardness ratio ({hard} - {soft}) / ({hard} + {soft}) of photon fluxes of the reconstruction"
         yield from _with_limits(f"hard_{hard}{soft}", "", "phot.color;em.X-ray", meaning)

@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from enum import StrEnum
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -24,6 +25,13 @@ if TYPE_CHECKING:
 TABLES = (".parquet", ".fits", ".vot", ".ecsv")
 _CHUNK = 16  # spectra at a time: what a worker takes, and what is in memory at once
 _PATIENCE = 2.0  # seconds before a progress bar is worth showing
+
+
+class Kind(StrEnum):
+    """Of posterior, as `LatentModel.embed` takes it."""
+
+    GAUSSIAN = "gaussian"
+    EXACT = "exact"
 
 
 class Failure(NamedTuple):
@@ -48,6 +56,9 @@ def embed(
     ],
     output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
     refine: Annotated[bool, typer.Option(help="Go on from the encoder's proposal to the exact posterior.")] = True,
+    posterior: Annotated[
+        Kind, typer.Option(help="Normal distribution at the mode, or draws from the exact one (a second a spectrum).")
+    ] = Kind.GAUSSIAN,
     model: Annotated[
         str | None, typer.Option(help="Name of a model or folder of a bundle; the shipped one if not given.")
     ] = None,
@@ -77,7 +88,7 @@ def embed(
         sources = [replace(source, **given) for source in find(inputs)]
     except ReadError as error:
         stop(error, USAGE)
-    table, failed = embed_sources(sources, model, refine=refine, workers=workers)
+    table, failed = embed_sources(sources, model, refine=refine, posterior=posterior, workers=workers)
     if table is not None:
         tables.write(table, output)
         summarise(table)
@@ -92,7 +103,12 @@ def embed(
 
 
 def embed_sources(
-    sources: "Sequence[Source]", model: str | None = None, *, refine: bool = True, workers: int = 1
+    sources: "Sequence[Source]",
+    model: str | None = None,
+    *,
+    refine: bool = True,
+    posterior: str = Kind.GAUSSIAN,
+    workers: int = 1,
 ) -> "tuple[LatentTable | None, list[Failure]]":
     """Read and embed spectra, with a progress bar on stderr where it takes long.
 
@@ -101,7 +117,7 @@ def embed_sources(
     sources : sequence of Source
     model : str, optional
         Name or folder; the shipped model if not given.
-    refine : bool
+    refine, posterior
         As in `LatentModel.embed`.
     workers : int
         Number of processes.
@@ -116,18 +132,23 @@ def embed_sources(
     ------
     ModelError
         If there is no such model, or it is damaged.
+    ParameterError
+        If the model has no such posterior.
     """
     from xlatent.bundle import DEFAULT_MODEL
 
     model = model or DEFAULT_MODEL
-    _loaded(model)  # a model that is not there is told before anything is read
+    # A model that is not there, or cannot do it, is told before anything is read.
+    _loaded(model).check_posterior(posterior, refine)
+    size = 1 if posterior == Kind.EXACT else _CHUNK
+    chunks = [sources[begin : begin + size] for begin in range(0, len(sources), size)]
     done: list[LatentTable] = []
     failed: list[Failure] = []
     told: set[str] = set()
     with ExitStack() as open_bars:
         advance, began = None, time.monotonic()
         n_done = 0
-        for outcome in _outcomes(partial(_embed_chunk, model, refine), sources, workers):
+        for outcome in _outcomes(partial(_embed_chunk, model, refine, posterior), chunks, workers):
             done.extend(outcome.tables)
             failed.extend(outcome.failures)
             for text in outcome.warnings:
@@ -142,9 +163,8 @@ def embed_sources(
     return (_joined(done) if done else None), failed
 
 
-def _outcomes(embed_chunk: "partial[_Outcome]", sources: "Sequence[Source]", workers: int) -> Iterator[_Outcome]:
+def _outcomes(embed_chunk: "partial[_Outcome]", chunks: "list[Sequence[Source]]", workers: int) -> Iterator[_Outcome]:
     """Outcomes of all chunks, in order, from this process or from several."""
-    chunks = [sources[begin : begin + _CHUNK] for begin in range(0, len(sources), _CHUNK)]
     if workers == 1:
         yield from map(embed_chunk, chunks)
         return
@@ -178,7 +198,7 @@ def _loaded(model: str) -> "LatentModel":
     return load_model(model, threads=1)
 
 
-def _embed_chunk(model: str, refine: bool, sources: "Sequence[Source]") -> _Outcome:
+def _embed_chunk(model: str, refine: bool, posterior: str, sources: "Sequence[Source]") -> _Outcome:
     """Read some spectra and embed those that could be read."""
     from xlatent.formats.ogip import read
 
@@ -191,19 +211,21 @@ def _embed_chunk(model: str, refine: bool, sources: "Sequence[Source]") -> _Outc
                 spectra.extend(found if isinstance(found, list) else [found])
             except Exception as error:
                 outcome.failures.append(Failure(source.name, str(source.pha), _reason(error)))
-        _embed_all(_loaded(model), refine, spectra, outcome)
+        _embed_all(_loaded(model), refine, posterior, spectra, outcome)
     return outcome
 
 
-def _embed_all(model: "LatentModel", refine: bool, spectra: "list[Spectrum]", outcome: _Outcome) -> None:
+def _embed_all(
+    model: "LatentModel", refine: bool, posterior: str, spectra: "list[Spectrum]", outcome: _Outcome
+) -> None:
     """Embed spectra together or, if one of them cannot be, each alone."""
     try:
         if spectra:
-            outcome.tables.append(model.embed(spectra, refine=refine))
+            outcome.tables.append(model.embed(spectra, refine=refine, posterior=posterior))
     except Exception as error:
         if len(spectra) > 1:
             for spectrum in spectra:
-                _embed_all(model, refine, [spectrum], outcome)
+                _embed_all(model, refine, posterior, [spectrum], outcome)
         else:
             file = str(spectra[0].meta.get("file", ""))
             outcome.failures.append(Failure(spectra[0].name, file, _reason(error)))

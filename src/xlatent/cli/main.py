@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from xlatent.cli import FAILED, INTERRUPTED, USAGE, stop, tell, warnings_to
+from xlatent.cli.compare_models import compare_models
 from xlatent.cli.demo import demo
 from xlatent.cli.embed import embed
 from xlatent.cli.export import export
@@ -34,7 +35,7 @@ class _Plain(TyperGroup):
 
 
 app = typer.Typer(cls=_Plain, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for _command in (embed, show, info, demo, simulate, train, export):
+for _command in (embed, show, info, demo, simulate, train, export, compare_models):
     app.command()(_command)
 
 

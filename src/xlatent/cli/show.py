@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xlatent.cli import check_output
+from xlatent.cli.embed import Kind
 from xlatent.errors import ReadError
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ def show(
     arf: Annotated[Path | None, typer.Option(help="ARF, or 'none'.")] = None,
     rmf: Annotated[Path | None, typer.Option(help="RMF, or 'none'.")] = None,
     background: Annotated[Path | None, typer.Option(help="Background, or 'none'.")] = None,
+    posterior: Annotated[
+        Kind, typer.Option(help="Normal distribution at the mode, or draws from the exact one (a second).")
+    ] = Kind.GAUSSIAN,
     model: Annotated[
         str | None, typer.Option(help="Name of a model or folder of a bundle; the shipped one if not given.")
     ] = None,
@@ -32,7 +36,7 @@ def show(
 
     loaded = load_model(model or DEFAULT_MODEL, threads=1)
     spectrum = read_one(pha, arf, rmf, background)
-    typer.echo(f"{draw_to(output, spectrum, loaded)}\nwritten to {output}")
+    typer.echo(f"{draw_to(output, spectrum, loaded, posterior)}\nwritten to {output}")
 
 
 def read_one(
@@ -56,11 +60,14 @@ def read_one(
     return spectra[0]
 
 
-def draw_to(path: Path, spectrum: "Spectrum", model: "LatentModel") -> str:
-    """Draw one spectrum into a file, and return what its fit statistic says in words."""
+def draw_to(path: Path, spectrum: "Spectrum", model: "LatentModel", posterior: str = Kind.GAUSSIAN) -> str:
+    """Draw one spectrum into a file, and return what its fit statistic says in words.
+
+    The posterior is of a kind that `LatentModel.reconstruct` takes.
+    """
     from xlatent.figures import save
     from xlatent.figures.spectrum import draw, fit_in_words
 
-    reconstruction = model.reconstruct(spectrum)
+    reconstruction = model.reconstruct(spectrum, posterior=posterior)
     save(draw(spectrum, reconstruction), path)
     return fit_in_words(reconstruction, spectrum.background is not None)

@@ -10,7 +10,8 @@ from xlatent.infer.encode import Observation
 from xlatent.statistics import cstat, expected_cstat, expected_wstat, wstat, wstat_background
 
 # Width of the prior of ln(amplitude): far wider than any data leave it, it keeps a spectrum without counts finite.
-_AMPLITUDE_WIDTH = 3.0
+AMPLITUDE_WIDTH = 3.0
+_ALMOST_NOTHING = 1e-12  # counts in every channel, so that no count is impossible
 _ITERATIONS = 40
 _CONVERGED = 1e-3  # change of the statistic below which a spectrum is done
 
@@ -28,6 +29,8 @@ class Posterior:
         Of z and ln amplitude, in this order.
     statistic, expected, sigma : array [n]
         W or C statistic, its mean and standard deviation if the model is true.
+    dispersion : array [n]
+        By which the statistic was divided to get the covariance, at least 1: see `refine`.
     """
 
     z: Float[np.ndarray, "n latents"]
@@ -36,6 +39,7 @@ class Posterior:
     statistic: Float[np.ndarray, "n"]
     expected: Float[np.ndarray, "n"]
     sigma: Float[np.ndarray, "n"]
+    dispersion: Float[np.ndarray, "n"]
 
 
 class Decoder:
@@ -76,6 +80,7 @@ def refine(
     covariance: Float[np.ndarray, "n latents latents"],
     *,
     frozen: bool = False,
+    model_error_counts: float = np.inf,
 ) -> Posterior:
     """Maximise the posterior of z and the amplitude, and give the covariance there.
 
@@ -94,6 +99,12 @@ def refine(
         The encoder's proposal.
     frozen : bool
         Fit the amplitude only and keep the proposal for z.
+    model_error_counts : float
+        Source counts N₀ from which on the decoder's own errors matter, a property of the model. Eight numbers do not
+        hold every spectrum exactly, and then the counts overstate what is known: the covariance is that of the
+        statistic divided by max(1, statistic / expected) · (1 + N/N₀)^½. The first factor is the usual one for data
+        that scatter more than they should (McCullagh & Nelder 1989, Generalized Linear Models, §4.5), the second stands
+        for errors that the statistic does not show.
 
     Returns
     -------
@@ -102,13 +113,10 @@ def refine(
     n, latents = start.shape
     theta = np.column_stack([start, np.zeros(n)])
     log_flux, jacobian = decoder(theta[:, :latents])
-    centre = np.empty(n)
     for i, o in enumerate(observations):
-        net = max(float(np.sum(o.n_on - o.alpha * o.n_off)), 1.0)
-        centre[i] = np.log(net / float(np.sum(np.exp(log_flux[i]) @ o.matrix)))
-    theta[:, latents] = centre
-    precision = np.append(np.zeros(latents) if frozen else np.ones(latents), _AMPLITUDE_WIDTH**-2)
-    prior_mean = np.column_stack([np.zeros((n, latents)), centre])
+        theta[i, latents] = np.log(net_counts(o) / float(np.sum(np.exp(log_flux[i]) @ o.matrix)))
+    precision = np.append(np.zeros(latents) if frozen else np.ones(latents), AMPLITUDE_WIDTH**-2)
+    prior_mean = np.column_stack([np.zeros((n, latents)), amplitude_centre(decoder, observations, latents)])
 
     def evaluate(i: int, point: np.ndarray, log_flux: np.ndarray, jacobian: np.ndarray) -> _State:
         return _evaluate(observations[i], point, log_flux, jacobian, prior_mean[i], precision)
@@ -140,7 +148,63 @@ def refine(
         active = np.array(going, dtype=int)
         if not len(active):
             break
-    return _posterior(decoder, observations, theta, states, precision, covariance if frozen else None)
+    proposal = covariance if frozen else None
+    return _posterior(decoder, observations, theta, states, precision, proposal, model_error_counts)
+
+
+def net_counts(o: Observation) -> float:
+    """Source counts above the background, at least one."""
+    return max(float(np.sum(o.n_on - o.alpha * o.n_off)), 1.0)
+
+
+def amplitude_centre(decoder: Decoder, observations: list[Observation], latents: int) -> Float[np.ndarray, "n"]:
+    """Centre of the wide prior of ln(amplitude): where the spectrum at z = 0 gives the net counts (at least one)."""
+    typical = np.exp(decoder.log_flux(np.zeros((1, latents)))[0])
+    return np.array([np.log(net_counts(o) / float(np.sum(typical @ o.matrix))) for o in observations])
+
+
+def source_counts(
+    o: Observation, theta: Float[np.ndarray, "m latents_1"], log_flux: Float[np.ndarray, "m n_energy"]
+) -> Float[np.ndarray, "m n_selected"]:
+    """Expected source counts at ``m`` points (z, ln amplitude), with the decoder's ln(photons per bin) there."""
+    return np.exp(log_flux + theta[:, -1:]) @ o.matrix + _ALMOST_NOTHING
+
+
+def objective(
+    o: Observation,
+    theta: Float[np.ndarray, "m latents_1"],
+    source: Float[np.ndarray, "m n_selected"],
+    prior_mean: Float[np.ndarray, "latents_1"],
+    precision: Float[np.ndarray, "latents_1"],
+    dispersion: float = 1.0,
+) -> Float[np.ndarray, "m"]:
+    """Return minus twice the ln of the posterior density of one spectrum, up to a constant, at ``m`` points.
+
+    The statistic on the averaged background (C without one) over ``dispersion``, plus the prior's share.
+
+    Parameters
+    ----------
+    o : Observation
+    theta : array [m, latents + 1]
+        Points (z, ln amplitude).
+    source : array [m, n_selected]
+        Their `source_counts`.
+    prior_mean, precision : arrays [latents + 1]
+        Of the Gaussian prior, independent in each of z and ln amplitude.
+    dispersion : float
+        By which the statistic is divided.
+    """
+    if o.has_background:
+        off, alpha = _averaged_background(o)
+        statistic = wstat(o.n_on, off, source, alpha).sum(axis=1)
+    else:
+        statistic = cstat(o.n_on, source).sum(axis=1)
+    return statistic / dispersion + (theta - prior_mean) ** 2 @ precision
+
+
+def _averaged_background(o: Observation) -> tuple[np.ndarray, np.ndarray]:
+    """Background counts and scale as if the averaged background had been measured `averaged` times longer."""
+    return o.averaged * o.mean_off, o.alpha / o.averaged
 
 
 def _evaluate(
@@ -152,21 +216,20 @@ def _evaluate(
     precision: np.ndarray,
 ) -> _State:
     photons = np.exp(log_flux + theta[-1])
-    source = photons @ o.matrix + 1e-12
+    source = photons @ o.matrix + _ALMOST_NOTHING
     slopes = (photons[:, None] * jacobian).T @ o.matrix
     slopes = np.vstack([slopes, source])
     if o.has_background:
-        # W on the averaged background, as if it had been measured `averaged` times longer.
-        off, alpha = o.averaged * o.mean_off, o.alpha / o.averaged
-        likelihood = float(np.sum(wstat(o.n_on, off, source, alpha)))
+        off, alpha = _averaged_background(o)
         background = alpha * wstat_background(o.n_on, off, source, alpha)
         variance = source + o.alpha * o.mean_off * (1.0 + alpha)
     else:
-        likelihood, background, variance = float(np.sum(cstat(o.n_on, source))), 0.0, source
+        background, variance = 0.0, source
     pull = theta - prior_mean
     gradient = slopes @ (1.0 - o.n_on / (source + background)) + precision * pull
     information = (slopes / variance) @ slopes.T
-    return _State(likelihood + float(np.sum(precision * pull**2)), gradient, information)
+    value = float(objective(o, theta[None], source[None], prior_mean, precision)[0])
+    return _State(value, gradient, information)
 
 
 def _posterior(
@@ -176,20 +239,14 @@ def _posterior(
     states: list[_State],
     precision: np.ndarray,
     proposal: np.ndarray | None,
+    model_error_counts: float,
 ) -> Posterior:
     n, latents = len(theta), theta.shape[1] - 1
     covariance = np.empty((n, latents + 1, latents + 1))
-    statistic, expected, sigma = np.empty(n), np.empty(n), np.empty(n)
+    statistic, expected, sigma, dispersion = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
     log_flux, _ = decoder(theta[:, :latents])
+    unit = np.eye(latents)
     for i, (o, state) in enumerate(zip(observations, states, strict=True)):
-        if proposal is None:
-            covariance[i] = np.linalg.inv(state.information + np.diag(precision))
-        else:
-            # The amplitude follows z as the data want: ln a given z has variance 1/I_aa and slope -I_az/I_aa.
-            slope = -state.information[-1, :-1] / (state.information[-1, -1] + precision[-1])
-            covariance[i, :-1, :-1] = proposal[i]
-            covariance[i, -1, :-1] = covariance[i, :-1, -1] = proposal[i] @ slope
-            covariance[i, -1, -1] = slope @ proposal[i] @ slope + 1.0 / (state.information[-1, -1] + precision[-1])
         source = np.exp(log_flux[i] + theta[i, -1]) @ o.matrix
         if o.has_background:
             statistic[i] = wstat(o.n_on, o.n_off, source, o.alpha).sum()
@@ -198,4 +255,16 @@ def _posterior(
             statistic[i] = cstat(o.n_on, source).sum()
             mean, variance = expected_cstat(source)
         expected[i], sigma[i] = mean.sum(), np.sqrt(variance.sum())
-    return Posterior(theta[:, :latents].copy(), theta[:, -1].copy(), covariance, statistic, expected, sigma)
+        misfit = max(1.0, statistic[i] / max(expected[i], 1e-9))
+        dispersion[i] = misfit * np.sqrt(1.0 + source.sum() / model_error_counts)
+        information = state.information / dispersion[i]
+        if proposal is None:
+            covariance[i] = np.linalg.inv(information + np.diag(precision))
+        else:
+            wider = np.linalg.inv(unit + (np.linalg.inv(proposal[i]) - unit) / dispersion[i])
+            # The amplitude follows z as the data want: ln a given z has variance 1/I_aa and slope -I_az/I_aa.
+            slope = -information[-1, :-1] / (information[-1, -1] + precision[-1])
+            covariance[i, :-1, :-1] = wider
+            covariance[i, -1, :-1] = covariance[i, :-1, -1] = wider @ slope
+            covariance[i, -1, -1] = slope @ wider @ slope + 1.0 / (information[-1, -1] + precision[-1])
+    return Posterior(theta[:, :latents].copy(), theta[:, -1].copy(), covariance, statistic, expected, sigma, dispersion)

@@ -173,9 +173,16 @@ class Decoder(nn.Module):
 
 
 class Autoencoder(nn.Module):
-    """Encoder and decoder of one preset on one grid."""
+    """Encoder and decoder of one preset on one grid.
+
+    Both work in the network's own frame, in which it is trained. ``axes`` [latents, latents] are the directions in it
+    that a bundle's latents are measured along: the export finds them (`xlatent.model.axes`) and turns the graphs.
+    """
+
+    axes: Tensor
 
     def __init__(self, preset: Preset, grid: ModelGrid) -> None:
         super().__init__()
         self.encoder = Encoder(preset, grid)
         self.decoder = Decoder(preset, grid)
+        self.register_buffer("axes", torch.eye(preset.network.latents))

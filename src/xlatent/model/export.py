@@ -1,6 +1,5 @@
-"""From a training checkpoint to a bundle: ONNX graphs, weights, and the page that describes them."""
+"""From a training checkpoint to a bundle: ONNX graphs in canonical axes, and weights to train on."""
 
-import json
 import logging
 import warnings
 from pathlib import Path
@@ -9,30 +8,49 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from safetensors.torch import load_file, save_file
+from pydantic import ValidationError
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from xlatent.bundle import BundleInfo, sha256, write_info
 from xlatent.errors import ModelError
 from xlatent.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder
+from xlatent.model.axes import canonical_axes
+from xlatent.model.checkpoint import STATE, TENSORS, chosen, load, read_state, read_tensors
 from xlatent.model.preset import Preset
 
 AGREEMENT = 1e-4
 """Largest difference between ONNX and torch, relative to the larger of 1 and the value, that an export may have."""
 
 
-class _DecoderWithSlopes(nn.Module):
+class _TurnedEncoder(nn.Module):
     def __init__(self, autoencoder: Autoencoder) -> None:
         super().__init__()
-        self.decoder = autoencoder.decoder
+        self.encoder, self.axes = autoencoder.encoder, autoencoder.axes
+
+    def forward(
+        self, counts: Tensor, background: Tensor, unit: Tensor, spread: Tensor, scale: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        mean, factor = self.encoder(counts, background, unit, spread, scale)
+        return mean @ self.axes.T, self.axes @ factor
+
+
+class _TurnedDecoder(nn.Module):
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.decoder, self.axes = autoencoder.decoder, autoencoder.axes
 
     def forward(self, z: Tensor, directions: Tensor) -> tuple[Tensor, Tensor]:
-        return self.decoder.with_slopes(z, directions)
+        return self.decoder.with_slopes(z @ self.axes, directions @ self.axes)
 
 
 def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[str, Any] | None = None) -> Path:
-    """Write the averaged weights of a training run as a bundle.
+    """Write the averaged weights of a training run as a bundle, its latents along canonical axes.
+
+    The graphs are turned (`xlatent.model.axes`); the weights beside them stay in the frame they were trained in, with
+    ``axes`` among them, so that training goes on from a bundle exactly where it was. The encoder's ``z_factor`` times
+    its transpose is the covariance; turned, it is no longer triangular.
 
     Parameters
     ----------
@@ -45,7 +63,7 @@ def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[s
     training : str
         What it was trained on and for how long, in words.
     metrics : dict, optional
-        Scores to record.
+        Scores to record, beside ``information_nats``: what spectra of 10³ to 10⁵ counts tell of each latent.
 
     Returns
     -------
@@ -55,22 +73,30 @@ def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[s
     Raises
     ------
     ModelError
-        If there is no checkpoint, or the exported graphs disagree with the network.
+        If there is no checkpoint, it is damaged, or the exported graphs disagree with the network.
     """
-    if not (run / "checkpoint.json").exists():
-        raise ModelError(f"there is no training run in {run}: checkpoint.json is missing; train one with xlatent train")
-    state = json.loads((run / "checkpoint.json").read_text())
-    preset, grid = Preset.model_validate(state["preset"]), ModelGrid()
+    if not (run / STATE).exists():
+        raise ModelError(f"there is no training run in {run}: {STATE} is missing; train one with xlatent train")
+    state = read_state(run)
+    try:
+        preset = Preset.model_validate(state["preset"])
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ModelError(
+            f"{run / STATE}: preset: {where}: {first['msg']}; export it with the xlatent it was trained with"
+        ) from error
+    grid = ModelGrid()
     model = Autoencoder(preset, grid)
-    tensors = load_file(run / "checkpoint.safetensors")
-    average = {k.removeprefix("average."): v for k, v in tensors.items() if k.startswith("average.")}
-    model.load_state_dict(average)
+    load(model, chosen(read_tensors(run / TENSORS), "average"), run / TENSORS)
     model.eval()
+    axes, information = canonical_axes(model, preset, grid)
+    model.axes.copy_(axes)
     output.mkdir(parents=True, exist_ok=True)
     inputs = example_inputs(grid, 4)
     batch = torch.export.Dim("batch")
     _to_onnx(
-        model.encoder,
+        _TurnedEncoder(model).eval(),
         inputs,
         output / "encoder.onnx",
         ["counts", "background", "unit", "spread", "scale"],
@@ -78,23 +104,23 @@ def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[s
         tuple({0: batch} for _ in inputs),
     )
     z = torch.randn(4, preset.network.latents)
-    decoder = _DecoderWithSlopes(model).eval()
     directions = torch.eye(preset.network.latents)
     _to_onnx(
-        decoder,
+        _TurnedDecoder(model).eval(),
         (z, directions),
         output / "decoder.onnx",
         ["z", "directions"],
         ["log_flux", "slopes"],
         ({0: batch}, {0: torch.export.Dim("directions")}),
     )
-    save_file({k: v.contiguous() for k, v in average.items()}, output / "weights.safetensors")
+    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, output / "weights.safetensors")
     (output / "weights.safetensors").chmod(0o644)  # safetensors lets nobody else read what it writes
     difference = disagreement(model, grid, output)
     if difference > AGREEMENT:
         raise ModelError(
             f"{output}: the exported graphs differ from the network by {difference:.1e}, above {AGREEMENT:.0e}"
         )
+    found = {} if information.isnan().any() else {"information_nats": [round(float(x), 2) for x in information]}
     files = {f: sha256(output / f) for f in ("encoder.onnx", "decoder.onnx", "weights.safetensors")}
     info = BundleInfo(
         name=name,
@@ -111,7 +137,7 @@ def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[s
         training=training,
         steps=state["step"],
         training_hours=round(state["elapsed_s"] / 3600, 2),
-        metrics=metrics or {},
+        metrics=found | (metrics or {}),
         files=files,
     )
     write_info(info, output)
@@ -134,7 +160,7 @@ def disagreement(model: Autoencoder, grid: ModelGrid, bundle: Path, n: int = 256
     inputs = example_inputs(grid, n, seed=1)
     z = torch.as_tensor(np.random.default_rng(2).standard_normal((n, model.encoder.latents)), dtype=torch.float32)
     with torch.no_grad():
-        wanted = [*model.encoder(*inputs), *model.decoder.with_slopes(z, torch.eye(z.shape[1]))]
+        wanted = [*_TurnedEncoder(model)(*inputs), *_TurnedDecoder(model)(z, torch.eye(z.shape[1]))]
     named = dict(zip(["counts", "background", "unit", "spread", "scale"], inputs, strict=True))
     found = _run(bundle / "encoder.onnx", named) + _run(
         bundle / "decoder.onnx", {"z": z, "directions": torch.eye(z.shape[1])}

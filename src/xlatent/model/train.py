@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from xlatent.errors import ModelError, ParameterError
 from xlatent.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder
+from xlatent.model.checkpoint import STATE, TENSORS, chosen, load, load_optimiser, read_state, read_tensors
 from xlatent.model.likelihood import (
     collapse,
     divergence,
@@ -31,7 +32,8 @@ from xlatent.simulate.observe import Observatory, Views
 CHECKPOINT_SECONDS = 120.0
 LOG_EVERY = 50
 BRIGHT = 3000.0  # counts above which every latent should be known
-COLOURS = np.geomspace(0.5, 8.0, 13)  # keV, edges of the bands in which draws from the prior must be like the population
+COLOURS = np.geomspace(0.5, 8.0, 13)  # keV, edges of bands in which draws from the prior must be like the population,
+FAINTEST = 1e-5  # down to this share of all photons
 
 
 def simulated_batches(
@@ -111,10 +113,10 @@ def poisson_loss(
 
 
 def _colours(photons: Tensor, grid: ModelGrid) -> Tensor:
-    """Logarithms of the photons in broad bands, down to a thousandth of all: what a faint spectrum shows of a source."""
+    """Logarithms of the photons in broad bands: what even a faint spectrum shows of a source."""
     band = np.searchsorted(COLOURS, grid.energy_mid) - 1
     members = torch.as_tensor(band[:, None] == np.arange(len(COLOURS) - 1), dtype=photons.dtype, device=photons.device)
-    return torch.log(photons @ members + 1e-3)
+    return torch.log(photons @ members + FAINTEST)
 
 
 def _sharp_deviance(views: Views, log_flux: Tensor, photons: Tensor, most: float) -> Tensor:
@@ -234,7 +236,7 @@ def train(
             f"{output} already holds a training run; pass --resume to go on with it or choose another folder"
         )
     if weights is not None and not resume:
-        _load(model, load_file(weights), weights)
+        load(model, read_tensors(weights), weights)
         average = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     energy = torch.as_tensor(grid.energy, dtype=torch.float32, device=device)
@@ -332,28 +334,16 @@ def _save(
 def _restore(
     output: Path, preset: Preset, model: Autoencoder, average: dict[str, Tensor], optimiser: torch.optim.Optimizer
 ) -> tuple[int, float, int]:
-    state_file, path = output / "checkpoint.json", output / "checkpoint.safetensors"
-    if not (state_file.exists() and path.exists()):
+    path = output / TENSORS
+    if not ((output / STATE).exists() and path.exists()):
         raise ModelError(f"there is no checkpoint in {output} to resume; leave out --resume to start there")
-    state = json.loads(state_file.read_text())
+    state = read_state(output)
     if state["preset"]["name"] != preset.name:
         raise ModelError(f"{output} holds a run of preset {state['preset']['name']!r}, not {preset.name!r}")
-    tensors = load_file(path)
-    _load(model, {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}, path)
-    for name, value in average.items():
-        value.copy_(tensors[f"average.{name}"])
-    slots: dict[int, dict[str, Tensor]] = {}
-    for name, value in tensors.items():
-        if name.startswith("optimiser."):
-            _, index, slot = name.split(".")
-            slots.setdefault(int(index), {})[slot] = value
-    whole = optimiser.state_dict()
-    optimiser.load_state_dict({"state": slots, "param_groups": whole["param_groups"]})
+    tensors = read_tensors(path)
+    load(model, chosen(tensors, "average"), path)
+    for name, value in model.state_dict().items():
+        average[name].copy_(value)
+    load(model, chosen(tensors, "model"), path)
+    load_optimiser(optimiser, chosen(tensors, "optimiser"), path)
     return state["step"], state["elapsed_s"], state["seed"]
-
-
-def _load(model: torch.nn.Module, tensors: dict[str, Tensor], source: Path) -> None:
-    try:
-        model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise ModelError(f"{source} holds weights of another network than the preset describes") from error

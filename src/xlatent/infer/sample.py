@@ -1,0 +1,251 @@
+"""Draws from the exact posterior of (z, ln amplitude): adaptive importance sampling, an ensemble sampler in reserve."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+from scipy.special import gammaln, logsumexp
+
+from xlatent.infer.encode import Observation
+from xlatent.infer.refine import (
+    AMPLITUDE_WIDTH,
+    Decoder,
+    Posterior,
+    amplitude_centre,
+    net_counts,
+    objective,
+    source_counts,
+)
+
+_SEED = 20251015
+# Importance sampling: points a round, rounds at most, and components of the proposal besides the prior.
+_POINTS, _ROUNDS, _COMPONENTS = 2000, 12, 8
+_DOF = 5.0  # degrees of freedom of all proposals: tails heavier than those of any likelihood
+_LEAST_PRIOR = 0.03  # share of the proposal that stays with the prior, so that no part of it is forgotten
+_LEAST_SHARE = 0.01  # of any other component, but the largest always stays
+_FEW = 200.0  # effective draws below which importance sampling is given up
+# The ensemble: walkers, steps between two looks at it, looks at most, and autocorrelation times that are long enough.
+_WALKERS, _STEPS, _LOOKS, _LONG_ENOUGH = 64, 250, 16, 50.0
+
+LogDensity = Callable[[np.ndarray], np.ndarray]
+
+
+def sample(
+    decoder: Decoder, observations: list[Observation], posterior: Posterior, n_draws: int = 1000
+) -> tuple[Float[np.ndarray, "n n_draws latents_1"], Float[np.ndarray, "n"]]:
+    """Draw (z, ln amplitude) from the exact posterior of each spectrum.
+
+    The density is that whose mode refinement finds, its objective being minus twice the logarithm, with the statistic
+    divided by the posterior's ``dispersion``. Draws are the same in every call and do not depend on the other spectra.
+
+    Points come from a mixture of Student's t distributions and of the prior with the amplitude that the counts want.
+    It begins around the refined mode and is fitted to the weighted points round by round; every point is weighted with
+    the average of all rounds' mixtures. Where this ends with fewer than 200 effective draws, an ensemble of walkers
+    goes on from the points found.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    observations : list of Observation
+    posterior : Posterior
+        As refined.
+    n_draws : int
+        Equally weighted draws for each spectrum.
+
+    Returns
+    -------
+    draws : array [n, n_draws, latents + 1]
+    ess : array [n]
+        Effective number of independent draws behind them, which may be more or fewer: (sum of weights)² / sum of
+        squared weights, or for the ensemble its size over the autocorrelation time.
+
+    References
+    ----------
+    Fitting the mixture: Cappé et al. 2008, Stat. Comput. 18, 447. Averaged mixtures as weights: Cornuet et al. 2012,
+    Scand. J. Stat. 39, 798. The ensemble: Foreman-Mackey et al. 2013, PASP 125, 306.
+    """
+    n, latents_1 = posterior.covariance.shape[:2]
+    draws, ess = np.empty((n, n_draws, latents_1)), np.empty(n)
+    for i, observation in enumerate(observations):
+        target = _Target(decoder, observation, latents_1 - 1, float(posterior.dispersion[i]))
+        rng = np.random.default_rng(_SEED)
+        centre = np.append(posterior.z[i], posterior.log_amplitude[i])
+        points, weights = _importance(target, centre, posterior.covariance[i], rng, 2.0 * n_draws)
+        ess[i] = 1.0 / np.sum(weights**2)
+        if ess[i] >= _FEW:
+            draws[i] = points[_systematic(rng, weights, n_draws)]
+        else:
+            spread = _softened(np.log(weights + 1e-300), float(_WALKERS))
+            walkers = points[_systematic(rng, spread, _WALKERS)]
+            draws[i], ess[i] = _ensemble(target.log_density, walkers, rng, n_draws)
+    return draws, ess
+
+
+def with_moments_of(posterior: Posterior, draws: Float[np.ndarray, "n n_draws latents_1"]) -> Posterior:
+    """Return a posterior with the mean and covariance of draws; its statistic stays that of the mode."""
+    mean = draws.mean(axis=1)
+    apart = draws - mean[:, None]
+    covariance = apart.transpose(0, 2, 1) @ apart / (draws.shape[1] - 1)
+    return replace(posterior, z=mean[:, :-1], log_amplitude=mean[:, -1], covariance=covariance)
+
+
+class _Target:
+    """The posterior density of one spectrum, and where the counts want the amplitude at a given z."""
+
+    def __init__(self, decoder: Decoder, observation: Observation, latents: int, dispersion: float) -> None:
+        self._decoder, self._observation, self._dispersion = decoder, observation, dispersion
+        self._mean = np.append(np.zeros(latents), amplitude_centre(decoder, [observation], latents))
+        self._precision = np.append(np.ones(latents), AMPLITUDE_WIDTH**-2)
+        net = net_counts(observation)
+        noise = float(np.sum(observation.n_on + observation.alpha**2 * observation.n_off)) + 1.0
+        self._ln_net = np.log(net)
+        self.width = min(float(np.sqrt(noise * dispersion)) / net, AMPLITUDE_WIDTH)
+
+    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the ln of the density up to a constant, and the wanted ln(amplitude) at the same z."""
+        source = source_counts(self._observation, theta, self._decoder.log_flux(theta[:, :-1]))
+        value = objective(self._observation, theta, source, self._mean, self._precision, self._dispersion)
+        return -0.5 * value, theta[:, -1] + self._ln_net - np.log(source.sum(axis=1))
+
+    def log_density(self, theta: np.ndarray) -> np.ndarray:
+        return self.evaluate(theta)[0]
+
+    def wanted(self, z: np.ndarray) -> np.ndarray:
+        return self.evaluate(np.column_stack([z, np.full(len(z), self._mean[-1])]))[1]
+
+
+@dataclass(frozen=True, eq=False)
+class _Mixture:
+    """Proposal: Student's t components, and the prior of z with the amplitude that the counts want (last share)."""
+
+    shares: Float[np.ndarray, "k_1"]
+    means: Float[np.ndarray, "k dim"]
+    roots: Float[np.ndarray, "k dim dim"]
+    target: _Target
+
+    def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        *numbers, of_prior = rng.multinomial(n, self.shares)
+        dim = self.means.shape[1]
+        parts = []
+        for number, mean, root in zip(numbers, self.means, self.roots, strict=True):
+            stretch = np.sqrt(_DOF / rng.chisquare(_DOF, number))
+            parts.append(mean + stretch[:, None] * (rng.standard_normal((number, dim)) @ root.T))
+        z = rng.standard_normal((of_prior, dim - 1))
+        log_amplitude = self.target.wanted(z) + self.target.width * rng.standard_t(_DOF, of_prior)
+        return np.concatenate([*parts, np.column_stack([z, log_amplitude])])
+
+    def log_densities(self, theta: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ln of share times density of each component [k + 1, n], and squared distances from the first k [k, n]."""
+        dim = theta.shape[1]
+        white = zip(self.means, np.linalg.inv(self.roots), strict=True)
+        distance = np.stack([np.sum(((theta - mean) @ inverse.T) ** 2, axis=1) for mean, inverse in white])
+        scale = np.log(np.diagonal(self.roots, axis1=1, axis2=2)).sum(axis=1)
+        gaussian = -0.5 * np.sum(theta[:, :-1] ** 2, axis=1) - 0.5 * (dim - 1) * np.log(2.0 * np.pi)
+        pull = (theta[:, -1] - wanted) / self.target.width
+        prior = gaussian + _student(pull**2, 1) - np.log(self.target.width)
+        each = np.vstack([_student(distance, dim) - scale[:, None], prior])
+        return np.log(self.shares)[:, None] + each, distance
+
+    def fitted(self, theta: np.ndarray, wanted: np.ndarray, weights: np.ndarray) -> "_Mixture":
+        """One step of expectation and maximisation with weighted points, for t components of fixed tails."""
+        densities, distance = self.log_densities(theta, wanted)
+        members = weights * np.exp(densities - logsumexp(densities, axis=0))
+        shares = members.sum(axis=1)
+        dim = theta.shape[1]
+        means, roots, kept = [], [], []
+        for member, far, root, share in zip(members, distance, self.roots, shares, strict=False):
+            if share < min(_LEAST_SHARE, shares[:-1].max()):  # too few points for a covariance
+                continue
+            pull = member * (_DOF + dim) / (_DOF + far)
+            mean = pull @ theta / pull.sum()
+            apart = theta - mean
+            # A little of the old covariance keeps the new one from collapsing on few points.
+            covariance = (apart.T * pull) @ apart / max(share, 1e-6) + 0.03 * root @ root.T
+            means.append(mean)
+            roots.append(np.linalg.cholesky(covariance))
+            kept.append(max(share, _LEAST_SHARE))
+        all_shares = np.array([*kept, max(shares[-1], _LEAST_PRIOR)])
+        return _Mixture(all_shares / all_shares.sum(), np.array(means), np.array(roots), self.target)
+
+
+def _student(distance: np.ndarray, dim: int) -> np.ndarray:
+    """Ln density of Student's t of unit scale in ``dim`` dimensions, from squared distances."""
+    norm = gammaln((_DOF + dim) / 2.0) - gammaln(_DOF / 2.0) - 0.5 * dim * np.log(_DOF * np.pi)
+    return norm - 0.5 * (_DOF + dim) * np.log1p(distance / _DOF)
+
+
+def _importance(
+    target: _Target, centre: np.ndarray, covariance: np.ndarray, rng: np.random.Generator, wanted_ess: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Points and their normalised weights, from rounds that end when the effective number is reached."""
+    root = np.linalg.cholesky(covariance)
+    proposal = _Mixture(np.array([0.4, 0.3, 0.3]), np.stack([centre] * 2), np.stack([root, 1.7 * root]), target)
+    theta, value, wanted = np.empty((0, len(centre))), np.empty(0), np.empty(0)
+    proposals: list[_Mixture] = []
+    density = np.empty(0)  # ln of the sum of all rounds' proposals at every point
+    for turn in range(_ROUNDS):
+        fresh = proposal.draw(rng, _POINTS)
+        fresh_value, fresh_wanted = target.evaluate(fresh)
+        earlier = [logsumexp(p.log_densities(fresh, fresh_wanted)[0], axis=0) for p in proposals]
+        fresh_density = logsumexp(earlier, axis=0) if earlier else np.full(_POINTS, -np.inf)
+        theta = np.concatenate([theta, fresh])
+        value, wanted = np.append(value, fresh_value), np.append(wanted, fresh_wanted)
+        density = np.append(density, fresh_density)
+        density = np.logaddexp(density, logsumexp(proposal.log_densities(theta, wanted)[0], axis=0))
+        proposals.append(proposal)
+        log_weights = value - density
+        weights = _softened(log_weights, 0.0)
+        if 1.0 / np.sum(weights**2) >= wanted_ess:
+            break
+        softened = _softened(log_weights, _FEW)
+        first = turn == 0
+        proposal = _scattered(theta, softened, rng, target) if first else proposal.fitted(theta, wanted, softened)
+    return theta, weights
+
+
+def _scattered(theta: np.ndarray, weights: np.ndarray, rng: np.random.Generator, target: _Target) -> _Mixture:
+    """Equal components between the weighted mean and points drawn by weight, for the fit to move apart."""
+    mean = weights @ theta
+    apart = theta - mean
+    root = np.linalg.cholesky(0.7 * (apart.T * weights) @ apart)
+    chosen = theta[_systematic(rng, weights, _COMPONENTS)]
+    shares = np.append(np.full(_COMPONENTS, 0.9 / _COMPONENTS), 0.1)
+    return _Mixture(shares, 0.5 * (chosen + mean), np.stack([root] * _COMPONENTS), target)
+
+
+def _softened(log_weights: np.ndarray, least: float) -> np.ndarray:
+    """Normalised weights, raised to a power below one where fewer than ``least`` would be effective."""
+    power = 1.0
+    while True:
+        weights = np.exp(power * (log_weights - log_weights.max()))
+        weights /= weights.sum()
+        if 1.0 / np.sum(weights**2) >= least or power < 0.01:
+            return weights
+        power *= 0.8
+
+
+def _systematic(rng: np.random.Generator, weights: np.ndarray, n: int) -> np.ndarray:
+    """Indices of ``n`` equally weighted points: each taken as often as its weight says, to within one."""
+    steps = (rng.random() + np.arange(n)) / n
+    return np.minimum(np.searchsorted(np.cumsum(weights), steps), len(weights) - 1)
+
+
+def _ensemble(
+    log_density: LogDensity, walkers: np.ndarray, rng: np.random.Generator, n_draws: int
+) -> tuple[np.ndarray, float]:
+    """Draws of an ensemble sampler that runs for many autocorrelation times, and their effective number."""
+    import emcee  # rarely needed, and a second to import
+
+    # Points drawn twice would leave the ensemble flat.
+    start = walkers + 1e-3 * walkers.std(axis=0) * rng.standard_normal(walkers.shape)
+    moves = [(emcee.moves.DEMove(), 0.7), (emcee.moves.DESnookerMove(), 0.1), (emcee.moves.StretchMove(), 0.2)]
+    sampler = emcee.EnsembleSampler(*start.shape, log_density, moves=moves, vectorize=True)
+    state = emcee.State(start, random_state=np.random.RandomState(rng.integers(2**32)).get_state())
+    for _ in range(_LOOKS):
+        state = sampler.run_mcmc(state, _STEPS)
+        time = float(np.max(sampler.get_autocorr_time(tol=0)))
+        if sampler.iteration > _LONG_ENOUGH * time:
+            break
+    chain = sampler.get_chain(discard=min(int(5.0 * time), sampler.iteration // 2), flat=True)
+    return chain[np.linspace(0, len(chain) - 1, n_draws).astype(int)], len(chain) / time

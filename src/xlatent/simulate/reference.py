@@ -1,0 +1,49 @@
+"""Bright simulated spectra on the model grid, always the same ones, to compare models by."""
+
+import numpy as np
+import scipy.sparse
+
+from xlatent.grid import ModelGrid
+from xlatent.simulate import population
+from xlatent.simulate.observe import Observatory
+from xlatent.spectrum import Response, Spectrum
+
+_SEED, _LOG_COUNTS = 1729, (3.0, 5.0)
+_GROUPS = 8  # that share a redistribution
+_EXPOSURE = 1e4  # s; counts are what is chosen, so that this only sets the scale of the fluxes
+
+
+def reference_spectra(grid: ModelGrid, n: int) -> list[Spectrum]:
+    """Simulate sources of the training population with 10³ to 10⁵ counts, evenly in the logarithm.
+
+    Parameters
+    ----------
+    grid : ModelGrid
+        Energies of the responses are its energies, channels its detector bins.
+    n : int
+        Number of spectra, a multiple of 8.
+
+    Returns
+    -------
+    list of Spectrum
+        With background, where there is one, and response.
+    """
+    rng = np.random.default_rng(_SEED)
+    photons = population.spectra(grid.energy, population.draw(rng, n))
+    counts = 10.0 ** rng.uniform(*_LOG_COUNTS, n)
+    views = Observatory(grid, grid.energy).observe(rng, photons, counts, _GROUPS)
+    redistributions = [scipy.sparse.csr_array(matrix) for matrix in views.matrix]
+    spectra = []
+    for i in range(n):
+        response = Response(
+            grid.energy[:-1], grid.energy[1:], views.area[i], redistributions[i // (n // _GROUPS)],
+            grid.chan[:-1], grid.chan[1:], meta={"telescope": "CHANDRA", "instrument": "ACIS"},
+        )  # fmt: skip
+        background, scale = None, float(views.scale[i])
+        if scale > 0:
+            background = Spectrum(np.round(views.off[i] / scale), _EXPOSURE, backscale=1.0 / scale)
+        meta = {"name": f"reference{i}"}
+        spectra.append(
+            Spectrum(views.counts[i], _EXPOSURE, backscale=1.0, background=background, response=response, meta=meta)
+        )
+    return spectra

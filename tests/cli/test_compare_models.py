@@ -1,0 +1,69 @@
+"""``xlatent compare-models`` on models whose relation is known."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from xlatent.bundle import DEFAULT_MODEL, locate
+
+
+@pytest.fixture(scope="module", autouse=True)
+def fewer_spectra():
+    """As many spectra as make a comparison, not as many as make a good one."""
+    from xlatent.cli import compare_models
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compare_models, "_N_SIMULATED", 96)
+        yield
+
+
+def rows(output):
+    """Numbers of the table: matrix and offset; R²; place and correlation of the best match."""
+    found = [line.split() for line in output.splitlines() if re.match(r" *z\d +[+-]", line)]
+    return (
+        np.array([[float(x) for x in row[1:-3]] for row in found]),
+        np.array([float(row[-3]) for row in found]),
+        [row[-2] for row in found],
+        np.array([float(row[-1]) for row in found]),
+    )
+
+
+def test_a_model_against_itself_is_the_identity(xlatent):
+    result = xlatent("compare-models", DEFAULT_MODEL, DEFAULT_MODEL)
+    assert result.exit_code == 0, result.stderr
+    matrix, r2, match, correlation = rows(result.stdout)
+    np.testing.assert_allclose(matrix[:, :8], np.eye(8), atol=0.005)
+    assert np.all(r2 == 1.0) and np.all(correlation == 1.0) and match == [f"z{i}" for i in range(8)]
+    assert "96 spectra" in result.stdout and "R² of A from B: z0 1.000" in result.stdout
+
+
+def test_the_same_network_along_other_axes_gives_the_turn(xlatent, tmp_path):
+    pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    shipped = locate(DEFAULT_MODEL)
+    weights = load_file(shipped / "weights.safetensors")
+    before = weights.get("axes", np.eye(8))  # of a bundle from before there were axes by rule
+    save_file({f"average.{k}": v for k, v in weights.items()}, tmp_path / "checkpoint.safetensors")
+    preset = json.loads((shipped / "bundle.json").read_text())["preset"]
+    state = {"preset": preset, "step": 1, "elapsed_s": 1.0, "seed": 0}
+    (tmp_path / "checkpoint.json").write_text(json.dumps(state))
+    assert xlatent("export", tmp_path, "--output", tmp_path / "turned", "--name", "turned").exit_code == 0
+    after = load_file(tmp_path / "turned" / "weights.safetensors")["axes"]
+    result = xlatent("compare-models", DEFAULT_MODEL, tmp_path / "turned")
+    assert result.exit_code == 0, result.stderr
+    matrix, r2, _, _ = rows(result.stdout)
+    # Refinement stops within 1e-3 of the best statistic, which leaves the weakest latent free to a few hundredths.
+    np.testing.assert_allclose(matrix[:, :8], np.asarray(after) @ np.asarray(before).T, atol=0.1)
+    assert np.all(r2 > 0.99)
+
+
+def test_mistakes_are_one_sentence(xlatent, drawers):
+    missing = xlatent("compare-models", DEFAULT_MODEL, "nowhere")
+    assert missing.exit_code == 2 and missing.stderr.count("\n") == 1 and "no model 'nowhere'" in missing.stderr
+    few = xlatent("compare-models", DEFAULT_MODEL, DEFAULT_MODEL, "--spectra", drawers)
+    assert few.exit_code == 2 and "50 or more spectra, found 3" in few.stderr and few.stderr.count("\n") == 1
+    none = xlatent("compare-models", DEFAULT_MODEL, DEFAULT_MODEL, "--spectra", drawers / "absent.pha")
+    assert none.exit_code == 1 and none.stderr.count("\n") == 1
