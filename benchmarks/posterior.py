@@ -26,7 +26,7 @@ from xlatent.formats import ogip
 from xlatent.formats.inputs import Source, find
 from xlatent.infer.embed import LatentModel, load_model
 from xlatent.infer.encode import Observation, prepare
-from xlatent.infer.quantities import gaussian_draws, photons
+from xlatent.infer.quantities import photons, posterior_draws
 from xlatent.infer.refine import AMPLITUDE_WIDTH, Posterior, amplitude_centre, objective, source_counts
 from xlatent.infer.sample import sample
 
@@ -99,7 +99,7 @@ def compare(name: str, source: Source) -> dict[str, Any]:
     sample(model._decoder, [observation], refined)
     seconds = time.perf_counter() - began
     draws, ess = sample(model._decoder, [observation], refined, DRAWS)
-    chain, autocorrelation = long_chain(model, observation, refined, gaussian_draws(proposed, WALKERS)[0])
+    chain, autocorrelation = long_chain(model, observation, refined, posterior_draws(proposed, WALKERS)[0])
     halves = [log_fluxes(model, half.reshape(-1, half.shape[-1])) for half in np.array_split(chain, 2)]
     whole = np.concatenate(halves)
     sigma = whole.std(axis=0)
@@ -113,7 +113,7 @@ def compare(name: str, source: Source) -> dict[str, Any]:
         "counts": float(observation.n_on.sum()),
         "dispersion": float(refined.dispersion[0]),
         "exact": apart(log_fluxes(model, draws[0]), wanted),
-        "gaussian": apart(log_fluxes(model, gaussian_draws(refined, DRAWS)[0]), wanted),
+        "gaussian": apart(log_fluxes(model, posterior_draws(refined, DRAWS)[0]), wanted),
         "chain": 0.5 * apart(halves[0], np.quantile(halves[1], LEVELS, axis=0)),
         "autocorrelation": autocorrelation,
         "ess": float(ess[0]),

@@ -7,6 +7,7 @@ not enter.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from xlatent.grid import ModelGrid
 from xlatent.infer.embed import load_model
 from xlatent.infer.encode import prepare
 from xlatent.infer.quantities import photons
-from xlatent.infer.refine import Posterior
+from xlatent.infer.refine import AMPLITUDE_WIDTH, Posterior
 from xlatent.infer.sample import sample
 from xlatent.spectrum import Spectrum
 
@@ -84,7 +85,7 @@ def _ranks(
     model = loaded["model"]
     rng = np.random.default_rng([SEED, first])
     observations = [prepare(s, model.grid) for s in spectra]
-    posterior = model._posterior(observations, True)
+    posterior = _undispersed(model._posterior(observations, True))
     exact, effective = sample(model._decoder, observations, posterior)
     expected = np.column_stack([z, *_quantities(truth, model.grid).values()])
     both = []
@@ -96,6 +97,13 @@ def _ranks(
             u[i] = (below + rng.random(len(below))) / (len(some) + 1)
         both.append(u)
     return *both, effective
+
+
+def _undispersed(posterior: Posterior) -> Posterior:
+    """The posterior of a decoder that makes no errors."""
+    prior = np.diag(np.append(np.ones(posterior.z.shape[1]), AMPLITUDE_WIDTH**-2))
+    information = (np.linalg.inv(posterior.covariance) - prior) * posterior.dispersion[:, None, None]
+    return replace(posterior, covariance=np.linalg.inv(information + prior), dispersion=np.ones(len(posterior.z)))
 
 
 def _gaussian(rng: np.random.Generator, posterior: Posterior) -> Float[np.ndarray, "n n_draws latents_1"]:

@@ -52,7 +52,7 @@ def compare_models(
 def _simulated(grid: "ModelGrid") -> "tuple[int, Iterator[list[Spectrum]]]":
     from xlatent.simulate.reference import reference_spectra
 
-    spectra = reference_spectra(grid, _N_SIMULATED)
+    spectra, _ = reference_spectra(grid, _N_SIMULATED)
     return _N_SIMULATED, (spectra[begin : begin + _CHUNK] for begin in range(0, _N_SIMULATED, _CHUNK))
 
 

@@ -1,7 +1,8 @@
-"""Bright simulated spectra on the model grid, always the same ones, to compare models by."""
+"""Bright simulated spectra on the model grid, always the same ones, to compare models by and to calibrate them."""
 
 import numpy as np
 import scipy.sparse
+from jaxtyping import Float
 
 from xlatent.grid import ModelGrid
 from xlatent.simulate import population
@@ -13,7 +14,7 @@ _GROUPS = 8  # that share a redistribution
 _EXPOSURE = 1e4  # s; counts are what is chosen, so that this only sets the scale of the fluxes
 
 
-def reference_spectra(grid: ModelGrid, n: int) -> list[Spectrum]:
+def reference_spectra(grid: ModelGrid, n: int) -> tuple[list[Spectrum], Float[np.ndarray, "n n_energy"]]:
     """Simulate sources of the training population with 10³ to 10⁵ counts, evenly in the logarithm.
 
     Parameters
@@ -25,8 +26,10 @@ def reference_spectra(grid: ModelGrid, n: int) -> list[Spectrum]:
 
     Returns
     -------
-    list of Spectrum
+    spectra : list of Spectrum
         With background, where there is one, and response.
+    photons : array [n, n_energy]
+        The true spectra, photons cm⁻² s⁻¹ per bin.
     """
     rng = np.random.default_rng(_SEED)
     photons = population.spectra(grid.energy, population.draw(rng, n))
@@ -46,4 +49,5 @@ def reference_spectra(grid: ModelGrid, n: int) -> list[Spectrum]:
         spectra.append(
             Spectrum(views.counts[i], _EXPOSURE, backscale=1.0, background=background, response=response, meta=meta)
         )
-    return spectra
+    amplitude = counts / views.fold(photons).sum(axis=1) / _EXPOSURE
+    return spectra, photons * amplitude[:, None]
