@@ -44,7 +44,7 @@ def refined(model, observation):
 
 def test_many_counts_give_a_gaussian(model):
     rng = np.random.default_rng(1)
-    observation = prepare(spectrum_of(model, rng, 0.3 * rng.standard_normal(8), 1e6), model.grid)
+    observation = prepare(spectrum_of(model, rng, 0.3 * rng.standard_normal(8), 3e7), model.grid)
     posterior = refined(model, observation)
     (draws,), (ess,) = sampling.sample(model._decoder, [observation], posterior)
     assert draws.shape == (1000, 9) and ess > 1000
