@@ -1,7 +1,5 @@
 """Whether the latents tell the instrument: one population seen through ACIS-S in 2000 and through ACIS-I in 2022."""
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ from jaxtyping import Float
 from sklearn.ensemble import HistGradientBoostingClassifier
 
 import simulated
+from command import alone
 from embedding import Embedded, embed
 from methods import N_TRAINING, PCA, best_pca, seen, training_views
 from xlatent.grid import ModelGrid
@@ -172,22 +171,5 @@ def _whitened_table(whitened: dict[str, dict[str, list[float]]]) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print the tables as Markdown, or the numbers as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="chandra-acis-8")
-    parser.add_argument("--paper")
-    parser.add_argument("--n", type=int, default=10_000)
-    parser.add_argument("--workers", type=int)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    found = run(options.model, options.paper, options.n, options.workers)
-    print("\n\n".join(found["tables"]), end="\n\n")
-    for name, asked, value, met in found["targets"]:
-        print(f"- {name}: asked {asked}, found {value:.3f}, {'met' if met else 'not met'}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
-
-
 if __name__ == "__main__":
-    main()
+    alone(run, __doc__, 10_000)

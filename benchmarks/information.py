@@ -1,7 +1,5 @@
 """How much the latents tell of a source's parameters at 1,000 counts, beside what the data allow anybody to know."""
 
-import argparse
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import simulated
+from command import alone
 from embedding import embed
 from methods import Seen, seen
 from xlatent.bands import hardness_ratios
@@ -341,22 +340,5 @@ def _table(results: dict[str, dict[str, Any]], n: int) -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print the table as Markdown; with --json also save the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="chandra-acis-8")
-    parser.add_argument("--paper")
-    parser.add_argument("--n", type=int, default=10_000)
-    parser.add_argument("--workers", type=int)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    found = run(options.model, options.paper, options.n, options.workers)
-    print("\n\n".join(found["tables"]), end="\n\n")
-    for name, asked, value, met in found["targets"]:
-        print(f"- {name}: asked {asked}, found {value:.3f}, {'met' if met else 'not met'}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
-
-
 if __name__ == "__main__":
-    main()
+    alone(run, __doc__, 10_000)

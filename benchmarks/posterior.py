@@ -1,11 +1,9 @@
 """Whether `--posterior exact` is exact: band fluxes of its draws beside a long Markov chain, on real spectra.
 
-Run as `python benchmarks/posterior.py [--model BUNDLE] [--n 20]`; needs the observations at ../shared/data.
+Run as `python benchmarks/posterior.py [--model BUNDLE]`; needs the observations at ../shared/data.
 """
 
-import argparse
 import csv
-import json
 import multiprocessing
 import os
 import time
@@ -19,6 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from rich.progress import track
 
+from command import alone
 from xlatent.bands import FLUX_BANDS, energy_flux
 from xlatent.bundle import DEFAULT_MODEL
 from xlatent.errors import XlatentWarning
@@ -171,20 +170,5 @@ def _table(found: list[dict[str, Any]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default=DEFAULT_MODEL)
-    parser.add_argument("--n", type=int, default=20)
-    parser.add_argument("--workers", type=int, default=os.cpu_count())
-    parser.add_argument("--output", type=Path, help="JSON file for the numbers")
-    given = parser.parse_args()
-    found = run(given.model, n=given.n, workers=given.workers)
-    for what, asked, value, met in found["targets"]:
-        print(f"{what}: {value} (asked {asked}; {'met' if met else 'not met'})")
-    print("\n" + "\n\n".join(found["tables"]))
-    if given.output is not None:
-        given.output.write_text(json.dumps(found, indent=1) + "\n")
-
-
 if __name__ == "__main__":
-    main()
+    alone(run, __doc__, 20)

@@ -5,8 +5,6 @@ posterior that are uniform (Talts et al. 2018, arXiv:1804.06788). This tests inf
 not enter.
 """
 
-import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from jaxtyping import Float
 from scipy.stats import chisquare
 
 import simulated
+from command import alone
 from embedding import CHUNK, loaded, spread
 from xlatent.bands import FLUX_BANDS, column, energy_flux, hardness_ratios
 from xlatent.grid import ModelGrid
@@ -148,21 +147,5 @@ def _table(found: dict[str, dict[str, dict[str, float]]], n: int, effective: lis
     return "\n".join(lines)
 
 
-def main() -> None:
-    """Print the table as Markdown; with --json also save the numbers."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model", default="chandra-acis-8")
-    parser.add_argument("--n", type=int, default=2_000)
-    parser.add_argument("--workers", type=int)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    found = run(options.model, None, options.n, options.workers)
-    print("\n\n".join(found["tables"]), end="\n\n")
-    for name, asked, value, met in found["targets"]:
-        print(f"- {name}: asked {asked}, found {value:.2g}, {'met' if met else 'not met'}")
-    if options.json:
-        options.json.write_text(json.dumps(found, indent=1))
-
-
 if __name__ == "__main__":
-    main()
+    alone(run, __doc__, 2_000)
