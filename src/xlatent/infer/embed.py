@@ -13,7 +13,7 @@ from scipy.special import chdtri
 from xlatent.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.errors import ParameterError
 from xlatent.infer.encode import Observation, encode, prepare
-from xlatent.infer.quantities import photons, posterior_draws, quantities
+from xlatent.infer.quantities import LEVELS, photons, posterior_draws, quantities
 from xlatent.infer.refine import Decoder, Posterior, refine
 from xlatent.infer.sample import sample, with_moments_of
 from xlatent.latents import LatentTable
@@ -124,8 +124,9 @@ class LatentModel:
         refine : bool
             Maximise the exact posterior from the encoder's proposal on (the default), or keep the proposal.
         posterior : str
-            ``"gaussian"``: the normal distribution at the refined mode. ``"exact"``: draws from the posterior itself,
-            about a second a spectrum; latents and their covariance are those of the draws.
+            ``"gaussian"``: mode and covariance of a normal distribution, limits of quantities from draws with heavier
+            tails. ``"exact"``: draws from the posterior itself, about a second a spectrum; latents and their covariance
+            are those of the draws.
         progress : callable, optional
             Called with the number of spectra finished since the last call.
 
@@ -181,9 +182,9 @@ class LatentModel:
         described, draws, ess = self._draw([observation], fitted, posterior)
         drawn = photons(self._decoder, draws[0])
         background = observation.alpha * observation.mean_off
-        counts = np.quantile(drawn @ observation.matrix, (0.15865, 0.84135), axis=0) + background
+        counts = np.quantile(drawn @ observation.matrix, (LEVELS[0], LEVELS[2]), axis=0) + background
         best = np.exp(self._decoder.log_flux(fitted.z)[0] + fitted.log_amplitude[0])
-        density = np.quantile(drawn, (0.15865, 0.5, 0.84135), axis=0) / self.grid.energy_width
+        density = np.quantile(drawn, LEVELS, axis=0) / self.grid.energy_width
         row = self._columns([spectrum], [observation], described, draws, ess)
         return Reconstruction(
             channels=spectrum.select(self.grid.chan_lo, self.grid.chan_hi),

@@ -9,7 +9,7 @@ from xlatent.grid import ModelGrid
 from xlatent.infer.refine import Decoder, Posterior
 
 N_DRAWS = 200
-_LEVELS = (0.15865, 0.5, 0.84135)  # the central 68 %
+LEVELS = (0.15865, 0.5, 0.84135)  # the central 68 %
 _DEGREES = 5.0  # of freedom of Student's t
 
 
@@ -23,7 +23,7 @@ def posterior_draws(posterior: Posterior, n: int = N_DRAWS) -> Float[np.ndarray,
     """
     rng = np.random.default_rng(20251015)
     k = posterior.covariance.shape[-1]
-    heavy = np.sqrt(_DEGREES / rng.chisquare(_DEGREES, (n // 2, 1))) / stdtrit(_DEGREES, _LEVELS[2])
+    heavy = np.sqrt(_DEGREES / rng.chisquare(_DEGREES, (n // 2, 1))) / stdtrit(_DEGREES, LEVELS[2])
     half = rng.standard_normal((n // 2, k)) * heavy
     normal = np.concatenate([half, -half])
     values, vectors = np.linalg.eigh(posterior.covariance)
@@ -64,7 +64,7 @@ def quantities(
         drawn |= hardness_ratios(spectra, grid.energy)
         row = {}
         for name, values in drawn.items():
-            row[f"{name}_lolim"], row[name], row[f"{name}_hilim"] = np.quantile(values, _LEVELS)
+            row[f"{name}_lolim"], row[name], row[f"{name}_hilim"] = np.quantile(values, LEVELS)
         log_flux = np.log10(drawn["flux_b"])
         row["log_flux_b"], row["log_flux_b_err"] = float(np.mean(log_flux)), float(np.std(log_flux))
         rows.append(row)

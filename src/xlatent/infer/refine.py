@@ -244,7 +244,7 @@ def _posterior(
     n, latents = len(theta), theta.shape[1] - 1
     covariance = np.empty((n, latents + 1, latents + 1))
     statistic, expected, sigma, dispersion = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
-    log_flux, _ = decoder(theta[:, :latents])
+    log_flux = decoder.log_flux(theta[:, :latents])
     unit = np.eye(latents)
     for i, (o, state) in enumerate(zip(observations, states, strict=True)):
         source = np.exp(log_flux[i] + theta[i, -1]) @ o.matrix

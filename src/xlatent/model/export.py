@@ -45,11 +45,12 @@ class _TurnedDecoder(nn.Module):
         return self.decoder.with_slopes(z @ self.axes, directions @ self.axes)
 
 
-def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[str, Any] | None = None) -> Path:
+def export(run: Path, output: Path, *, name: str, training: str) -> Path:
     """Write the averaged weights of a training run as a bundle, its latents along canonical axes.
 
     The graphs are turned (`xlatent.model.axes`); the weights beside them stay in the frame they were trained in, with
-    ``axes`` among them, so that training goes on from a bundle exactly where it was. The encoder's ``z_factor`` times
+    ``axes`` among them, so that training goes on from a bundle exactly where it was. What spectra of 10³ to 10⁵ counts
+    tell of each latent is recorded as ``information_nats``. The encoder's ``z_factor`` times
     its transpose is the covariance; turned, it is no longer triangular.
 
     Parameters
@@ -62,8 +63,6 @@ def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[s
         Name of the bundle.
     training : str
         What it was trained on and for how long, in words.
-    metrics : dict, optional
-        Scores to record, beside ``information_nats``: what spectra of 10³ to 10⁵ counts tell of each latent.
 
     Returns
     -------
@@ -137,7 +136,7 @@ def export(run: Path, output: Path, *, name: str, training: str, metrics: dict[s
         training=training,
         steps=state["step"],
         training_hours=round(state["elapsed_s"] / 3600, 2),
-        metrics=found | (metrics or {}),
+        metrics=found,
         files=files,
     )
     write_info(info, output)

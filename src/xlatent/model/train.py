@@ -213,10 +213,12 @@ def train(
     ParameterError
         If not exactly one of ``steps`` and ``minutes`` is given.
     ModelError
-        If there is nothing to resume, or a run is there and ``resume`` is not asked for.
+        If there is nothing to resume or no weights to start from, or a run is there and ``resume`` is not asked for.
     """
     if (steps is None) == (minutes is None):
         raise ParameterError("give the length of the training as either steps or minutes")
+    if weights is not None and not weights.is_file():
+        raise ModelError(f"{weights} is missing: this bundle cannot be trained on; start from another")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
     grid = ModelGrid()
