@@ -14,7 +14,7 @@ from xlatent.bands import FLUX_BANDS, energy_flux, hardness_ratios
 from xlatent.grid import ModelGrid
 from xlatent.infer.embed import LatentModel
 from xlatent.infer.encode import encode, prepare
-from xlatent.infer.quantities import photons
+from xlatent.infer.quantities import Draws
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory
 from xlatent.spectrum import Spectrum
@@ -243,14 +243,14 @@ def decoded_shapes(model: LatentModel, z: Float[np.ndarray, "n k"], test: TestSe
     return (np.exp(log_flux) / grid.reference) @ (common.clip(0.0) / np.diff(grid.chan)) * seen(test, grid).unit
 
 
-def flux_limits(model: LatentModel, draws: Float[np.ndarray, "n n_draws k_1"]) -> Float[np.ndarray, "n 9 4"]:
+def flux_limits(model: LatentModel, draws: Draws) -> Float[np.ndarray, "n 9 4"]:
     """Quantiles at `LEVELS` of the six band fluxes and three hardness ratios of posterior draws, as `TestSet.truth`."""
     limits = []
-    for some in draws:
-        spectra = photons(model._decoder, some)
+    for i in range(len(draws.theta)):
+        spectra = draws.photons(model._decoder, i)
         values = [energy_flux(spectra, model.grid.energy, band) for band in FLUX_BANDS]
         values += hardness_ratios(spectra, model.grid.energy).values()
-        limits.append(np.quantile(values, LEVELS, axis=1).T)
+        limits.append(np.quantile(values, LEVELS, axis=1, method="weibull").T)
     return np.array(limits)
 
 

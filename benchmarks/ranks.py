@@ -5,7 +5,6 @@ posterior that are uniform (Talts et al. 2018, arXiv:1804.06788). This tests inf
 not enter.
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,7 @@ from xlatent.bands import FLUX_BANDS, column, energy_flux, hardness_ratios
 from xlatent.grid import ModelGrid
 from xlatent.infer.embed import load_model
 from xlatent.infer.encode import prepare
-from xlatent.infer.quantities import photons
-from xlatent.infer.refine import AMPLITUDE_WIDTH, Posterior
+from xlatent.infer.refine import Posterior
 from xlatent.infer.sample import sample
 from xlatent.spectrum import Spectrum
 
@@ -84,31 +82,25 @@ def _ranks(
     model = loaded["model"]
     rng = np.random.default_rng([SEED, first])
     observations = [prepare(s, model.grid) for s in spectra]
-    posterior = _undispersed(model._posterior(observations, True))
+    posterior = model._posterior(observations, True)
     exact, effective = sample(model._decoder, observations, posterior)
     expected = np.column_stack([z, *_quantities(truth, model.grid).values()])
     both = []
     for draws in (_gaussian(rng, posterior), exact):
         u = np.empty_like(expected)
         for i, some in enumerate(draws):
-            values = np.column_stack([some[:, :-1], *_quantities(photons(model._decoder, some), model.grid).values()])
+            spectra_drawn = np.exp(model._decoder.log_flux(some[:, :-1]) + some[:, -1:])
+            values = np.column_stack([some[:, :-1], *_quantities(spectra_drawn, model.grid).values()])
             below = (values < expected[i]).sum(axis=0)
             u[i] = (below + rng.random(len(below))) / (len(some) + 1)
         both.append(u)
     return *both, effective
 
 
-def _undispersed(posterior: Posterior) -> Posterior:
-    """The posterior of a decoder that makes no errors."""
-    prior = np.diag(np.append(np.ones(posterior.z.shape[1]), AMPLITUDE_WIDTH**-2))
-    information = (np.linalg.inv(posterior.covariance) - prior) * posterior.dispersion[:, None, None]
-    return replace(posterior, covariance=np.linalg.inv(information + prior), dispersion=np.ones(len(posterior.z)))
-
-
 def _gaussian(rng: np.random.Generator, posterior: Posterior) -> Float[np.ndarray, "n n_draws latents_1"]:
     """Draws that are new for every spectrum: those of a table are common to all, and their gaps would show in ranks."""
     centre = np.column_stack([posterior.z, posterior.log_amplitude])
-    root = np.linalg.cholesky(posterior.covariance)
+    root = np.linalg.cholesky(posterior.statistical)
     return centre[:, None] + rng.standard_normal((len(root), N_DRAWS, root.shape[1])) @ root.transpose(0, 2, 1)
 
 

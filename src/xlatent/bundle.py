@@ -1,4 +1,4 @@
-"""A model on disk: one folder with its description, two ONNX graphs and the weights, each checked by sha256."""
+"""A model on disk: one folder with its description, ONNX graphs, weights and errors, each checked by sha256."""
 
 import hashlib
 import json
@@ -30,7 +30,6 @@ class BundleInfo(BaseModel):
     steps: int
     training_hours: float
     metrics: dict[str, Any]
-    model_error_counts: float | None = Field(None, gt=0)
     licence: str = "BSD-3-Clause"
     citation: str = _PAPER
     files: dict[str, str]

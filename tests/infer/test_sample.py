@@ -94,21 +94,11 @@ def test_draws_follow_the_objective_of_refinement(model, background):
 
     def objective(theta):
         source = refinement.source_counts(observation, theta, model._decoder.log_flux(theta[:, :8]))
-        return refinement.objective(observation, theta, source, prior_mean, precision, float(posterior.dispersion[0]))
+        return refinement.objective(observation, theta, source, prior_mean, precision)
 
     above = objective(draws) - objective(np.append(posterior.z, posterior.log_amplitude)[None])
     assert above.min() > -0.5
     assert 7.0 < above.mean() < 11.0
-
-
-def test_dispersion_widens_the_draws(model):
-    rng = np.random.default_rng(4)
-    observation = prepare(spectrum_of(model, rng, 0.5 * rng.standard_normal(8), 1e5), model.grid)
-    posterior = replace(refined(model, observation), dispersion=np.array([1.0]))
-    narrow, _ = sampling.sample(model._decoder, [observation], posterior)
-    wide, _ = sampling.sample(model._decoder, [observation], replace(posterior, dispersion=np.array([4.0])))
-    # The amplitude owes nothing to the prior: its error doubles.
-    assert wide[0, :, 8].std() / narrow[0, :, 8].std() == pytest.approx(2.0, rel=0.15)
 
 
 def test_the_ensemble_finds_a_gaussian(monkeypatch):

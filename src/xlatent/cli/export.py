@@ -7,7 +7,7 @@ import typer
 
 from xlatent.cli import torch_needed
 
-_N_CALIBRATION = 1024  # simulated spectra
+_N_CALIBRATION, _LOG_COUNTS = 1600, (4.0, 6.0)  # simulated spectra, bright: noise must not pass for errors
 _TRAINING = (
     "Simulated spectra only (xlatent.simulate.population, seen through simulated ACIS responses of 1999 to 2026)."
 )
@@ -21,14 +21,17 @@ def export(
     """Write the weights of a training run as a bundle: ONNX graphs, weights, what they are, how far they hold."""
     with torch_needed():
         from xlatent.model import export as exporting
-    from xlatent.bundle import write_info
-    from xlatent.infer.calibrate import model_error_counts
+    from xlatent.bundle import sha256, write_info
+    from xlatent.infer.calibrate import model_errors
     from xlatent.infer.embed import load_model
+    from xlatent.infer.model_error import FILE
     from xlatent.simulate.reference import reference_spectra
 
     exporting.export(run, output, name=name, training=_TRAINING)
     model = load_model(output, threads=1)
     if model.info.probabilistic:
-        counts = model_error_counts(model, *reference_spectra(model.grid, _N_CALIBRATION))
-        write_info(model.info.model_copy(update={"model_error_counts": counts}), output)
+        spectra, photons = reference_spectra(model.grid, _N_CALIBRATION, _LOG_COUNTS)
+        model_errors(model, spectra, photons).save(output / FILE)
+        files = model.info.files | {FILE: sha256(output / FILE)}
+        write_info(model.info.model_copy(update={"files": files}), output)
     typer.echo(f"{output} written; use it with --model {output}")

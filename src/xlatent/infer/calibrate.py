@@ -1,54 +1,71 @@
-"""How large the errors of a model are that its fit statistics do not show."""
+"""How wrong the decoder of a model is, from simulated spectra whose truth is known."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
-from scipy.optimize import brentq
 
-from xlatent.bands import FLUX_BANDS, column, energy_flux
-from xlatent.infer.embed import LatentModel
+from xlatent.infer.embed import POOR_FIT_SIGMA, LatentModel
+from xlatent.infer.encode import Observation, prepare
+from xlatent.infer.model_error import LARGEST, ModelErrors, weight
+from xlatent.infer.refine import Posterior
 from xlatent.spectrum import Spectrum
 
-_SHARE = 0.6827  # of the truths that 68 % intervals should hold
-_RANGE = (1e2, 1e9)  # counts; beyond, such errors are everything, or nothing
+# Enough for what a CCD resolves in broad bands. With more the fit takes up what the flux of a band then lacks.
+_SHAPES = 20
+_SELDOM = 0.01  # share of known spectra that may be called poorly fitted
+_CHUNK = 64
+_TINY = 1e-12  # so that a decoder without errors is none either
 
 
-def model_error_counts(
+def model_errors(
     model: LatentModel, spectra: Sequence[Spectrum], photons: Float[np.ndarray, "n n_energy"]
-) -> float | None:
-    """Source counts N₀ of `xlatent.infer.refine.refine` that make intervals of band fluxes as wide as they should be.
+) -> ModelErrors:
+    """Find the decoder's errors in spectra so bright that noise is small beside them.
 
-    Widths grow by (1 + N/N₀)^¼. N₀ is where 68 % of the intervals, over all spectra and bands, hold the truth.
+    Each error is the logarithm of the true over the refined spectrum, weighted as `ModelErrors` has it. Their
+    distribution has heavy tails, so that the components are those of errors brought to about one size (a robust
+    estimate of shape, after Tyler 1987, Ann. Stat. 15, 234), and the size has a distribution of its own.
 
     Parameters
     ----------
     model : LatentModel
-        Whose bundle says nothing of such errors yet.
     spectra : sequence of Spectrum
-        Simulated and bright.
+        Simulated, of 10⁴ counts and more.
     photons : array [n, n_energy]
         Their true spectra, photons cm⁻² s⁻¹ per bin of the model's grid.
 
     Returns
     -------
-    float or None
-        None if intervals are wide enough as they are.
+    ModelErrors
     """
-    table = model.embed(spectra)
-    pulls = []
-    for band in FLUX_BANDS:
-        name = f"flux_{column(band)}"
-        truth = np.log(energy_flux(photons, model.grid.energy, band))
-        low, middle, high = (np.log(np.asarray(table[f"{name}{end}"])) for end in ("_lolim", "", "_hilim"))
-        pulls.append((truth - middle) / np.where(truth > middle, high - middle, middle - low))
-    net = np.array([s.band_counts(model.grid.chan_lo, model.grid.chan_hi).net for s in spectra]).clip(1.0)
+    found: list[np.ndarray] = []
+    for posterior, observations in _fitted(model, spectra, None):
+        made = model._decoder.log_flux(posterior.z) + posterior.log_amplitude[:, None]
+        for o, log_flux in zip(observations, made, strict=True):
+            true = np.log(np.maximum(photons[len(found)], 1e-300))
+            found.append(np.clip(true - log_flux, -LARGEST, LARGEST) / weight(np.exp(log_flux), o.matrix))
+    size = np.sum(np.square(found), axis=1) + _TINY
+    even = np.array(found) / np.sqrt(size + np.quantile(size, 0.1))[:, None]
+    values, vectors = np.linalg.eigh(even.T @ even / len(even))
+    shapes = (vectors[:, -_SHAPES:] * np.sqrt(np.maximum(values[-_SHAPES:], 0.0))).T
+    low, high = np.log(np.quantile(size, (0.15865, 0.84135)))
+    errors = ModelErrors(shapes, float(np.median(size)), float(0.5 * (high - low)), 1.0)
+    beyond = np.concatenate(
+        [
+            (p.statistic - p.expected - POOR_FIT_SIGMA * p.sigma) / (p.excess + _TINY)
+            for p, _ in _fitted(model, spectra, errors)
+        ]
+    )
+    return replace(errors, largest=max(float(np.quantile(beyond, 1.0 - _SELDOM)), 0.0))
 
-    def excess(log_counts: float) -> float:
-        wider = (1.0 + net / np.exp(log_counts)) ** 0.25
-        return float(np.mean(np.abs(pulls) < wider)) - _SHARE
 
-    low, high = np.log(_RANGE)
-    if excess(high) >= 0.0:
-        return None
-    return float(np.exp(brentq(excess, low, high))) if excess(low) > 0.0 else _RANGE[0]
+def _fitted(
+    model: LatentModel, spectra: Sequence[Spectrum], errors: ModelErrors | None
+) -> Iterator[tuple[Posterior, list[Observation]]]:
+    """Posteriors, as if these were the errors of the model."""
+    bare = LatentModel(model.info, model._encoder, model._decoder._session, errors)
+    for begin in range(0, len(spectra), _CHUNK):
+        observations = [prepare(s, model.grid) for s in spectra[begin : begin + _CHUNK]]
+        yield bare._posterior(observations, True), observations

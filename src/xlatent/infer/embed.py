@@ -13,7 +13,8 @@ from scipy.special import chdtri
 from xlatent.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.errors import ParameterError
 from xlatent.infer.encode import Observation, encode, prepare
-from xlatent.infer.quantities import LEVELS, photons, posterior_draws, quantities
+from xlatent.infer.model_error import FILE, ModelErrors
+from xlatent.infer.quantities import LEVELS, Draws, posterior_draws, quantities
 from xlatent.infer.refine import Decoder, Posterior, refine
 from xlatent.infer.sample import sample, with_moments_of
 from xlatent.latents import LatentTable
@@ -47,11 +48,11 @@ def load_model(name: str | Path = DEFAULT_MODEL, *, threads: int = 0) -> "Latent
     info = read_info(folder)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    sessions = [
+    encoder, decoder = (
         onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
         for file in ("encoder.onnx", "decoder.onnx")
-    ]
-    return LatentModel(info, *sessions)
+    )
+    return LatentModel(info, encoder, decoder, ModelErrors.load(folder / FILE) if FILE in info.files else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,12 +94,19 @@ class LatentModel:
     ----------
     info : BundleInfo
     encoder, decoder : onnxruntime.InferenceSession
+    errors : ModelErrors, optional
+        Of the decoder, where they are known.
     """
 
     def __init__(
-        self, info: BundleInfo, encoder: onnxruntime.InferenceSession, decoder: onnxruntime.InferenceSession
+        self,
+        info: BundleInfo,
+        encoder: onnxruntime.InferenceSession,
+        decoder: onnxruntime.InferenceSession,
+        errors: ModelErrors | None = None,
     ) -> None:
         self.info = info
+        self.errors = errors
         self.grid = info.model_grid()
         self._encoder = encoder
         self._decoder = Decoder(decoder)
@@ -180,11 +188,11 @@ class LatentModel:
         observation = prepare(spectrum, self.grid)
         fitted = self._posterior([observation], refine)
         described, draws, ess = self._draw([observation], fitted, posterior)
-        drawn = photons(self._decoder, draws[0])
+        drawn = draws.photons(self._decoder, 0)
         background = observation.alpha * observation.mean_off
-        counts = np.quantile(drawn @ observation.matrix, (LEVELS[0], LEVELS[2]), axis=0) + background
+        counts = np.quantile(drawn @ observation.matrix, (LEVELS[0], LEVELS[2]), axis=0, method="weibull") + background
         best = np.exp(self._decoder.log_flux(fitted.z)[0] + fitted.log_amplitude[0])
-        density = np.quantile(drawn, LEVELS, axis=0) / self.grid.energy_width
+        density = np.quantile(drawn, LEVELS, axis=0, method="weibull") / self.grid.energy_width
         row = self._columns([spectrum], [observation], described, draws, ess)
         return Reconstruction(
             channels=spectrum.select(self.grid.chan_lo, self.grid.chan_hi),
@@ -216,18 +224,19 @@ class LatentModel:
 
     def _draw(
         self, observations: list[Observation], fitted: Posterior, kind: str
-    ) -> tuple[Posterior, np.ndarray, np.ndarray]:
+    ) -> tuple[Posterior, Draws, np.ndarray]:
         """Posterior, draws from it and their effective number, NaN where it is taken for a Gaussian."""
         if kind == "gaussian":
             return fitted, posterior_draws(fitted), np.full(len(observations), np.nan)
-        draws, ess = sample(self._decoder, observations, fitted)
-        return with_moments_of(fitted, draws), draws, ess
+        exact, ess = sample(self._decoder, observations, fitted)
+        fitted = with_moments_of(fitted, exact)
+        return fitted, posterior_draws(fitted, exact=exact), ess
 
     def _posterior(self, observations: list[Observation], exact: bool) -> Posterior:
         mean, covariance = encode(self._encoder, observations, self.info.beta)
         return refine(
             self._decoder, observations, mean, covariance,
-            frozen=not (exact and self.info.probabilistic), model_error_counts=self.info.model_error_counts or np.inf,
+            frozen=not (exact and self.info.probabilistic), errors=self.errors,
         )  # fmt: skip
 
     def _columns(
@@ -235,20 +244,20 @@ class LatentModel:
         spectra: Sequence[Spectrum],
         observations: list[Observation],
         posterior: Posterior,
-        draws: np.ndarray,
+        draws: Draws,
         ess: np.ndarray,
     ) -> dict[str, list]:
-        latents = posterior.z.shape[1]
+        latents, covariance = posterior.z.shape[1], posterior.covariance
         columns: dict[str, list] = {
             key: [s.meta.get(key) for s in spectra]
             for key in ("name", "obsid", "obi", "region_id", "ra", "dec", "file")
         }
         for i in range(latents):
             columns[f"z{i}"] = list(posterior.z[:, i])
-            columns[f"z{i}_err"] = list(np.sqrt(posterior.covariance[:, i, i]))
+            columns[f"z{i}_err"] = list(np.sqrt(covariance[:, i, i]))
             for j in range(i + 1, latents):
-                columns[f"z{i}_z{j}_cov"] = list(posterior.covariance[:, i, j])
-        known = np.linalg.eigvalsh(posterior.covariance[:, :-1, :-1]) < 0.5
+                columns[f"z{i}_z{j}_cov"] = list(covariance[:, i, j])
+        known = np.linalg.eigvalsh(covariance[:, :-1, :-1]) < 0.5
         columns["active"] = list(known.sum(axis=1))
         columns["ess"] = list(ess)
         columns["counts"] = [float(o.n_on.sum()) for o in observations]
@@ -257,11 +266,14 @@ class LatentModel:
         columns["cstat_expected"] = list(posterior.expected)
         columns["cstat_sigma"] = list(posterior.sigma)
         columns |= {name: list(values) for name, values in quantities(self._decoder, draws, self.grid).items()}
-        columns["flags"] = [_flags(o, posterior, i, self.info.probabilistic) for i, o in enumerate(observations)]
+        columns["flags"] = [
+            ",".join([*_flags(o, posterior, i, self.info.probabilistic), *s.meta.get("flags", ())])
+            for i, (s, o) in enumerate(zip(spectra, observations, strict=True))
+        ]
         return columns
 
 
-def _flags(o: Observation, posterior: Posterior, i: int, has_prior: bool) -> str:
+def _flags(o: Observation, posterior: Posterior, i: int, has_prior: bool) -> list[str]:
     flags = []
     if o.n_on.sum() == 0:
         flags.append("no_counts")
@@ -272,10 +284,11 @@ def _flags(o: Observation, posterior: Posterior, i: int, has_prior: bool) -> str
         flags.append("not_significant")
     if not o.has_background:
         flags.append("no_background")
-    if posterior.statistic[i] - posterior.expected[i] > POOR_FIT_SIGMA * posterior.sigma[i]:
+    # Beyond noise, and beyond what the decoder makes of spectra that it knows.
+    if posterior.statistic[i] - posterior.expected[i] > POOR_FIT_SIGMA * posterior.sigma[i] + posterior.excess[i]:
         flags.append("poor_fit")
     z = posterior.z[i]
     limit = chdtri(len(z), OUTLIER_TAIL) * np.sqrt(1.0 + max(net, 0.0) / OUTLIER_COUNTS)
     if has_prior and z @ z > limit:
         flags.append("outlier")
-    return ",".join(flags)
+    return flags

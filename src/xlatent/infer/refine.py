@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from xlatent.infer.encode import Observation
+from xlatent.infer.model_error import ModelErrors, moved
 from xlatent.statistics import cstat, expected_cstat, expected_wstat, wstat, wstat_background
 
 # Width of the prior of ln(amplitude): far wider than any data leave it, it keeps a spectrum without counts finite.
@@ -25,21 +26,33 @@ class Posterior:
     z : array [n, latents]
     log_amplitude : array [n]
         ln of photons cm⁻² s⁻¹ in 0.5-8 keV.
-    covariance : array [n, latents + 1, latents + 1]
-        Of z and ln amplitude, in this order.
+    statistical : array [n, latents + 1, latents + 1]
+        Covariance of z and ln amplitude, in this order, if the decoder makes no errors.
     statistic, expected, sigma : array [n]
         W or C statistic, its mean and standard deviation if the model is true.
-    dispersion : array [n]
-        By which the statistic was divided to get the covariance, at least 1: see `refine`.
+    moved : array [n, latents + 1, k]
+        By which independent errors of the decoder, each of unit variance, move z and ln amplitude; k is 0 for a decoder
+        whose errors are not known.
+    log_flux : array [n, k, n_energy]
+        What the same errors add to ln(photons per bin).
+    excess : array [n]
+        By which they may raise the statistic: see `xlatent.infer.model_error.Moved`.
     """
 
     z: Float[np.ndarray, "n latents"]
     log_amplitude: Float[np.ndarray, "n"]
-    covariance: Float[np.ndarray, "n latents_1 latents_1"]
+    statistical: Float[np.ndarray, "n latents_1 latents_1"]
     statistic: Float[np.ndarray, "n"]
     expected: Float[np.ndarray, "n"]
     sigma: Float[np.ndarray, "n"]
-    dispersion: Float[np.ndarray, "n"]
+    moved: Float[np.ndarray, "n latents_1 k"]
+    log_flux: Float[np.ndarray, "n k n_energy"]
+    excess: Float[np.ndarray, "n"]
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "n latents_1 latents_1"]:
+        """Covariance of z and ln amplitude, with what errors of the decoder add."""
+        return self.statistical + self.moved @ self.moved.transpose(0, 2, 1)
 
 
 class Decoder:
@@ -66,11 +79,17 @@ class Decoder:
 
 @dataclass
 class _State:
-    """One spectrum at one point: the function to minimise, its gradient and the Fisher information of the data."""
+    """One spectrum at one point: the function to minimise, its gradient, slopes of the counts and their variance."""
 
     objective: float
     gradient: np.ndarray
-    information: np.ndarray
+    slopes: np.ndarray
+    variance: np.ndarray
+
+    @property
+    def information(self) -> np.ndarray:
+        """Fisher information of the data."""
+        return (self.slopes / self.variance) @ self.slopes.T
 
 
 def refine(
@@ -80,7 +99,7 @@ def refine(
     covariance: Float[np.ndarray, "n latents latents"],
     *,
     frozen: bool = False,
-    model_error_counts: float = np.inf,
+    errors: ModelErrors | None = None,
 ) -> Posterior:
     """Maximise the posterior of z and the amplitude, and give the covariance there.
 
@@ -99,12 +118,8 @@ def refine(
         The encoder's proposal.
     frozen : bool
         Fit the amplitude only and keep the proposal for z.
-    model_error_counts : float
-        Source counts N₀ from which on the decoder's own errors matter, a property of the model. Eight numbers do not
-        hold every spectrum exactly, and then the counts overstate what is known: the covariance is that of the
-        statistic divided by max(1, statistic / expected) · (1 + N/N₀)^½. The first factor is the usual one for data
-        that scatter more than they should (McCullagh & Nelder 1989, Generalized Linear Models, §4.5), the second stands
-        for errors that the statistic does not show.
+    errors : ModelErrors, optional
+        Of the decoder. Eight numbers do not hold every spectrum exactly, and then the counts overstate what is known.
 
     Returns
     -------
@@ -149,7 +164,7 @@ def refine(
         if not len(active):
             break
     proposal = covariance if frozen else None
-    return _posterior(decoder, observations, theta, states, precision, proposal, model_error_counts)
+    return _posterior(decoder, observations, theta, states, precision, proposal, errors)
 
 
 def net_counts(o: Observation) -> float:
@@ -176,11 +191,10 @@ def objective(
     source: Float[np.ndarray, "m n_selected"],
     prior_mean: Float[np.ndarray, "latents_1"],
     precision: Float[np.ndarray, "latents_1"],
-    dispersion: float = 1.0,
 ) -> Float[np.ndarray, "m"]:
     """Return minus twice the ln of the posterior density of one spectrum, up to a constant, at ``m`` points.
 
-    The statistic on the averaged background (C without one) over ``dispersion``, plus the prior's share.
+    The statistic on the averaged background (C without one) plus the prior's share.
 
     Parameters
     ----------
@@ -191,15 +205,13 @@ def objective(
         Their `source_counts`.
     prior_mean, precision : arrays [latents + 1]
         Of the Gaussian prior, independent in each of z and ln amplitude.
-    dispersion : float
-        By which the statistic is divided.
     """
     if o.has_background:
         off, alpha = _averaged_background(o)
         statistic = wstat(o.n_on, off, source, alpha).sum(axis=1)
     else:
         statistic = cstat(o.n_on, source).sum(axis=1)
-    return statistic / dispersion + (theta - prior_mean) ** 2 @ precision
+    return statistic + (theta - prior_mean) ** 2 @ precision
 
 
 def _averaged_background(o: Observation) -> tuple[np.ndarray, np.ndarray]:
@@ -227,9 +239,8 @@ def _evaluate(
         background, variance = 0.0, source
     pull = theta - prior_mean
     gradient = slopes @ (1.0 - o.n_on / (source + background)) + precision * pull
-    information = (slopes / variance) @ slopes.T
     value = float(objective(o, theta[None], source[None], prior_mean, precision)[0])
-    return _State(value, gradient, information)
+    return _State(value, gradient, slopes, np.broadcast_to(variance, source.shape))
 
 
 def _posterior(
@@ -239,15 +250,17 @@ def _posterior(
     states: list[_State],
     precision: np.ndarray,
     proposal: np.ndarray | None,
-    model_error_counts: float,
+    errors: ModelErrors | None,
 ) -> Posterior:
     n, latents = len(theta), theta.shape[1] - 1
-    covariance = np.empty((n, latents + 1, latents + 1))
-    statistic, expected, sigma, dispersion = np.empty(n), np.empty(n), np.empty(n), np.empty(n)
+    k = 0 if errors is None else len(errors.shapes)
+    statistical, shifts = np.empty((n, latents + 1, latents + 1)), np.empty((n, latents + 1, k))
+    statistic, expected, sigma, excess = np.empty(n), np.empty(n), np.empty(n), np.zeros(n)
     log_flux = decoder.log_flux(theta[:, :latents])
-    unit = np.eye(latents)
+    shapes = np.empty((n, k, log_flux.shape[1]))
     for i, (o, state) in enumerate(zip(observations, states, strict=True)):
-        source = np.exp(log_flux[i] + theta[i, -1]) @ o.matrix
+        photons = np.exp(log_flux[i] + theta[i, -1])
+        source = photons @ o.matrix
         if o.has_background:
             statistic[i] = wstat(o.n_on, o.n_off, source, o.alpha).sum()
             mean, variance = expected_wstat(source, o.mean_off, o.alpha)
@@ -255,16 +268,22 @@ def _posterior(
             statistic[i] = cstat(o.n_on, source).sum()
             mean, variance = expected_cstat(source)
         expected[i], sigma[i] = mean.sum(), np.sqrt(variance.sum())
-        misfit = max(1.0, statistic[i] / max(expected[i], 1e-9))
-        dispersion[i] = misfit * np.sqrt(1.0 + source.sum() / model_error_counts)
-        information = state.information / dispersion[i]
+        if errors is not None:
+            own = errors.at(photons, o.matrix)
+            found = moved(
+                errors, own, (photons * own) @ o.matrix, state.slopes, state.variance, precision,
+                float(statistic[i] - expected[i]), float(sigma[i]),
+            )  # fmt: skip
+            shifts[i], shapes[i], excess[i] = found.theta, found.log_flux, found.excess
+        information = state.information
         if proposal is None:
-            covariance[i] = np.linalg.inv(information + np.diag(precision))
+            statistical[i] = np.linalg.inv(information + np.diag(precision))
         else:
-            wider = np.linalg.inv(unit + (np.linalg.inv(proposal[i]) - unit) / dispersion[i])
             # The amplitude follows z as the data want: ln a given z has variance 1/I_aa and slope -I_az/I_aa.
             slope = -information[-1, :-1] / (information[-1, -1] + precision[-1])
-            covariance[i, :-1, :-1] = wider
-            covariance[i, -1, :-1] = covariance[i, :-1, -1] = wider @ slope
-            covariance[i, -1, -1] = slope @ wider @ slope + 1.0 / (information[-1, -1] + precision[-1])
-    return Posterior(theta[:, :latents].copy(), theta[:, -1].copy(), covariance, statistic, expected, sigma, dispersion)
+            statistical[i, :-1, :-1] = proposal[i]
+            statistical[i, -1, :-1] = statistical[i, :-1, -1] = proposal[i] @ slope
+            statistical[i, -1, -1] = slope @ proposal[i] @ slope + 1.0 / (information[-1, -1] + precision[-1])
+    return Posterior(
+        theta[:, :latents].copy(), theta[:, -1].copy(), statistical, statistic, expected, sigma, shifts, shapes, excess
+    )

@@ -36,8 +36,9 @@ def sample(
 ) -> tuple[Float[np.ndarray, "n n_draws latents_1"], Float[np.ndarray, "n"]]:
     """Draw (z, ln amplitude) from the exact posterior of each spectrum.
 
-    The density is that whose mode refinement finds, its objective being minus twice the logarithm, with the statistic
-    divided by the posterior's ``dispersion``. Draws are the same in every call and do not depend on the other spectra.
+    The density is that whose mode refinement finds, its objective being minus twice the logarithm. Draws are the same
+    in every call and do not depend on the other spectra. Errors of the decoder are not in them
+    (`xlatent.infer.quantities.Draws` adds them).
 
     Points come from a mixture of Student's t distributions and of the prior with the amplitude that the counts want.
     It begins around the refined mode and is fitted to the weighted points round by round; every point is weighted with
@@ -65,13 +66,13 @@ def sample(
     Fitting the mixture: Cappé et al. 2008, Stat. Comput. 18, 447. Averaged mixtures as weights: Cornuet et al. 2012,
     Scand. J. Stat. 39, 798. The ensemble: Foreman-Mackey et al. 2013, PASP 125, 306.
     """
-    n, latents_1 = posterior.covariance.shape[:2]
+    n, latents_1 = posterior.statistical.shape[:2]
     draws, ess = np.empty((n, n_draws, latents_1)), np.empty(n)
     for i, observation in enumerate(observations):
-        target = _Target(decoder, observation, latents_1 - 1, float(posterior.dispersion[i]))
+        target = _Target(decoder, observation, latents_1 - 1)
         rng = np.random.default_rng(_SEED)
         centre = np.append(posterior.z[i], posterior.log_amplitude[i])
-        points, weights = _importance(target, centre, posterior.covariance[i], rng, 2.0 * n_draws)
+        points, weights = _importance(target, centre, posterior.statistical[i], rng, 2.0 * n_draws)
         ess[i] = 1.0 / np.sum(weights**2)
         if ess[i] >= _FEW:
             draws[i] = points[_systematic(rng, weights, n_draws)]
@@ -83,29 +84,29 @@ def sample(
 
 
 def with_moments_of(posterior: Posterior, draws: Float[np.ndarray, "n n_draws latents_1"]) -> Posterior:
-    """Return a posterior with the mean and covariance of draws; its statistic stays that of the mode."""
+    """Return a posterior with the mean and statistical covariance of draws; its statistic stays that of the mode."""
     mean = draws.mean(axis=1)
     apart = draws - mean[:, None]
     covariance = apart.transpose(0, 2, 1) @ apart / (draws.shape[1] - 1)
-    return replace(posterior, z=mean[:, :-1], log_amplitude=mean[:, -1], covariance=covariance)
+    return replace(posterior, z=mean[:, :-1], log_amplitude=mean[:, -1], statistical=covariance)
 
 
 class _Target:
     """The posterior density of one spectrum, and where the counts want the amplitude at a given z."""
 
-    def __init__(self, decoder: Decoder, observation: Observation, latents: int, dispersion: float) -> None:
-        self._decoder, self._observation, self._dispersion = decoder, observation, dispersion
+    def __init__(self, decoder: Decoder, observation: Observation, latents: int) -> None:
+        self._decoder, self._observation = decoder, observation
         self._mean = np.append(np.zeros(latents), amplitude_centre(decoder, [observation], latents))
         self._precision = np.append(np.ones(latents), AMPLITUDE_WIDTH**-2)
         net = net_counts(observation)
         noise = float(np.sum(observation.n_on + observation.alpha**2 * observation.n_off)) + 1.0
         self._ln_net = np.log(net)
-        self.width = min(float(np.sqrt(noise * dispersion)) / net, AMPLITUDE_WIDTH)
+        self.width = min(float(np.sqrt(noise)) / net, AMPLITUDE_WIDTH)
 
     def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return the ln of the density up to a constant, and the wanted ln(amplitude) at the same z."""
         source = source_counts(self._observation, theta, self._decoder.log_flux(theta[:, :-1]))
-        value = objective(self._observation, theta, source, self._mean, self._precision, self._dispersion)
+        value = objective(self._observation, theta, source, self._mean, self._precision)
         return -0.5 * value, theta[:, -1] + self._ln_net - np.log(source.sum(axis=1))
 
     def log_density(self, theta: np.ndarray) -> np.ndarray:

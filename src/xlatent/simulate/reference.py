@@ -9,13 +9,15 @@ from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory
 from xlatent.spectrum import Response, Spectrum
 
-_SEED, _LOG_COUNTS = 1729, (3.0, 5.0)
+_SEED = 1729
 _GROUPS = 8  # that share a redistribution
 _EXPOSURE = 1e4  # s; counts are what is chosen, so that this only sets the scale of the fluxes
 
 
-def reference_spectra(grid: ModelGrid, n: int) -> tuple[list[Spectrum], Float[np.ndarray, "n n_energy"]]:
-    """Simulate sources of the training population with 10³ to 10⁵ counts, evenly in the logarithm.
+def reference_spectra(
+    grid: ModelGrid, n: int, log_counts: tuple[float, float] = (3.0, 5.0)
+) -> tuple[list[Spectrum], Float[np.ndarray, "n n_energy"]]:
+    """Simulate bright sources of the training population.
 
     Parameters
     ----------
@@ -23,6 +25,8 @@ def reference_spectra(grid: ModelGrid, n: int) -> tuple[list[Spectrum], Float[np
         Energies of the responses are its energies, channels its detector bins.
     n : int
         Number of spectra, a multiple of 8.
+    log_counts : tuple of float
+        Decimal logarithms of the least and the most source counts, between which they are even.
 
     Returns
     -------
@@ -33,7 +37,7 @@ def reference_spectra(grid: ModelGrid, n: int) -> tuple[list[Spectrum], Float[np
     """
     rng = np.random.default_rng(_SEED)
     photons = population.spectra(grid.energy, population.draw(rng, n))
-    counts = 10.0 ** rng.uniform(*_LOG_COUNTS, n)
+    counts = 10.0 ** rng.uniform(*log_counts, n)
     views = Observatory(grid, grid.energy).observe(rng, photons, counts, _GROUPS)
     redistributions = [scipy.sparse.csr_array(matrix) for matrix in views.matrix]
     spectra = []

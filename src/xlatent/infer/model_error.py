@@ -1,0 +1,158 @@
+"""Errors of the decoder: what eight numbers leave of a spectrum, how large that is in a given one, what it moves."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+
+FILE = "model_errors.npz"
+LARGEST = 2.0  # of ln(photons per bin): beyond lies what no counts of the spectrum say
+_FLOOR = 1e-5  # share of the counts below which a bin's error grows no further
+_STEPS = np.linspace(-3.0, 3.0, 25)  # standard deviations of ln(size)
+_TINY = 1e-9
+
+
+@dataclass(frozen=True, eq=False)
+class ModelErrors:
+    """The population of a decoder's errors, found at export on simulated spectra (`xlatent.infer.calibrate`).
+
+    The true spectrum is the decoded one times exp(τ Σ bₖ eₖ), with bₖ from N(0, 1) and a size τ² that is log-normal
+    over the population: power laws are drawn almost exactly, line-rich plasmas are not. Errors are large where a
+    spectrum has few counts, as there nothing taught the decoder: eₖ = shapesₖ / (share of the counts)^½.
+
+    Attributes
+    ----------
+    shapes : array [k, n_energy]
+        Principal components on the intrinsic grid.
+    typical : float
+        Median of τ².
+    spread : float
+        Standard deviation of ln τ².
+    largest : float
+        By how many times what errors of size one would add to the statistic errors do add, in all but one spectrum
+        of 100. The shapes do not hold narrow errors, so that this says more than the sizes.
+    """
+
+    shapes: Float[np.ndarray, "k n_energy"]
+    typical: float
+    spread: float
+    largest: float
+
+    @classmethod
+    def load(cls, path: Path) -> "ModelErrors":
+        """Read the file of a bundle."""
+        with np.load(path, allow_pickle=False) as found:
+            numbers = {name: float(found[name]) for name in ("typical", "spread", "largest")}
+            return cls(found["shapes"].astype(np.float64), **numbers)
+
+    def save(self, path: Path) -> None:
+        """Write the file of a bundle, whole or not at all."""
+        partial = path.with_suffix(".part")
+        with partial.open("wb") as stream:
+            shapes = self.shapes.astype(np.float32)
+            np.savez(stream, shapes=shapes, typical=self.typical, spread=self.spread, largest=self.largest)
+        partial.replace(path)
+
+    @cached_property
+    def _sizes(self) -> Float[np.ndarray, "steps"]:
+        return self.typical * np.exp(self.spread * _STEPS)
+
+    def at(
+        self, photons: Float[np.ndarray, "n_energy"], matrix: Float[np.ndarray, "n_energy n_selected"]
+    ) -> Float[np.ndarray, "k n_energy"]:
+        """Return the eₖ of one decoded spectrum seen through ``matrix``."""
+        return self.shapes * weight(photons, matrix)
+
+    def size(self, excess: float, sigma: float, mean: float, variance: float) -> float:
+        """Posterior mean of τ² from by how much the statistic exceeds its expected value.
+
+        Parameters
+        ----------
+        excess, sigma : float
+            Statistic minus its expected value, and the standard deviation that it has by itself.
+        mean, variance : float
+            Of the excess that errors of size one would make; both are proportional to powers of τ².
+        """
+        t = self._sizes
+        spread = sigma**2 + t**2 * variance
+        log_p = -0.5 * ((excess - t * mean) ** 2 / spread + np.log(spread) + _STEPS**2)
+        p = np.exp(log_p - log_p.max())
+        return float(t @ p / p.sum())
+
+
+def weight(
+    photons: Float[np.ndarray, "n_energy"], matrix: Float[np.ndarray, "n_energy n_selected"]
+) -> Float[np.ndarray, "n_energy"]:
+    """Return by how much errors of ln(photons) are larger than those of evenly spread counts would be."""
+    counts = photons * matrix.sum(axis=1)
+    return 1.0 / np.sqrt(counts / counts.sum() + _FLOOR)
+
+
+@dataclass(frozen=True, eq=False)
+class Moved:
+    """What errors of the decoder do to one spectrum's posterior, for independent errors of unit variance.
+
+    Attributes
+    ----------
+    theta : array [latents + 1, k]
+        By which the fitted (z, ln amplitude) differ from those that the source has.
+    log_flux : array [k, n_energy]
+        What they add to ln(photons per bin) of the source.
+    excess : float
+        By which the statistic may exceed its expected value for the decoder's sake, in all but one spectrum of 100.
+    """
+
+    theta: Float[np.ndarray, "latents_1 k"]
+    log_flux: Float[np.ndarray, "k n_energy"]
+    excess: float
+
+
+def moved(
+    errors: ModelErrors,
+    shapes: Float[np.ndarray, "k n_energy"],
+    changes: Float[np.ndarray, "k n_selected"],
+    slopes: Float[np.ndarray, "latents_1 n_selected"],
+    variance: Float[np.ndarray, "n_selected"],
+    precision: Float[np.ndarray, "latents_1"],
+    excess: float,
+    sigma: float,
+) -> Moved:
+    """Work out how errors of the decoder move the fit of one spectrum.
+
+    The fit minimises a statistic that knows nothing of such errors, so that each shifts it as data would that were
+    wrong by as much: with J the slopes, V the variance of the counts, P the prior's precision and D the change of the
+    counts, by -(JᵀV⁻¹J + P)⁻¹ JᵀV⁻¹D b. This is the "sandwich" covariance of a misspecified model (White 1982,
+    Econometrica 50, 1), seen from the error's side. What the prior says against a shift it says against the error.
+
+    Parameters
+    ----------
+    errors : ModelErrors
+    shapes : array [k, n_energy]
+        ``errors.at`` this spectrum.
+    changes : array [k, n_selected]
+        What they change in the expected counts.
+    slopes, variance : arrays [latents + 1, n_selected], [n_selected]
+        Of the expected counts at the fit.
+    precision : array [latents + 1]
+        Of the prior.
+    excess, sigma : float
+        As in `ModelErrors.size`.
+
+    Returns
+    -------
+    Moved
+    """
+    information = (slopes / variance) @ slopes.T
+    cross = (slopes / variance) @ changes.T
+    shift = np.linalg.solve(information + np.diag(precision), cross)
+    # What of the errors the fit cannot take up is what the statistic sees.
+    seen = (changes / variance) @ changes.T - cross.T @ shift
+    mean = float(np.trace(seen))
+    size = errors.size(excess, sigma, mean, 2.0 * float(np.sum(seen**2)))
+    free = np.linalg.solve(information + _TINY * np.eye(len(information)), cross)
+    against = cross.T @ (free - shift)
+    values, vectors = np.linalg.eigh(0.5 * (against + against.T))
+    root = vectors / np.sqrt(1.0 / size + np.maximum(values, 0.0))
+    return Moved(-shift @ root, root.T @ shapes, errors.largest * mean)
