@@ -2,13 +2,15 @@
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from enum import StrEnum
 from functools import cache, partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 import typer
 
@@ -18,13 +20,17 @@ from xlatent.errors import ReadError, WriteError, XlatentError
 
 if TYPE_CHECKING:
     from xlatent.formats.inputs import Source
+    from xlatent.formats.store import Store
     from xlatent.infer.embed import LatentModel
     from xlatent.latents import LatentTable
-    from xlatent.spectrum import Spectrum
+    from xlatent.spectrum import Response, Spectrum
 
 TABLES = (".parquet", ".fits", ".vot", ".ecsv")
-_CHUNK = 16  # spectra at a time: what a worker takes, and what is in memory at once
+BATCH = 16  # spectra at a time: what a worker takes, and what is in memory at once
 _PATIENCE = 2.0  # seconds before a progress bar is worth showing
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Kind(StrEnum):
@@ -42,6 +48,13 @@ class Failure(NamedTuple):
     reason: str
 
 
+class Row(NamedTuple):
+    """A spectrum of a store."""
+
+    store: str
+    place: int
+
+
 class _Outcome(NamedTuple):
     tables: "list[LatentTable]"
     failures: list[Failure]
@@ -52,7 +65,11 @@ class _Outcome(NamedTuple):
 def embed(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT...", help="PHA files, folders, patterns or manifests (CSV).", show_default=False),
+        typer.Argument(
+            metavar="INPUT...",
+            help="PHA files, folders, patterns, manifests (CSV), or stores (folders or URLs).",
+            show_default=False,
+        ),
     ],
     output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
     refine: Annotated[bool, typer.Option(help="Go on from the encoder's proposal to the exact posterior.")] = True,
@@ -80,12 +97,11 @@ def embed(
     if failures is not None:
         check_output(failures, (".csv",))
     from xlatent.formats import tables
-    from xlatent.formats.inputs import find
 
     options = {"arf": arf, "rmf": rmf, "background": background}
     given: dict[str, Any] = {key: file for key, file in options.items() if file is not None}
     try:
-        sources = [replace(source, **given) for source in find(inputs)]
+        sources = _find(inputs, given)
     except ReadError as error:
         stop(error, USAGE)
     table, failed = embed_sources(sources, model, refine=refine, posterior=posterior, workers=workers)
@@ -94,7 +110,7 @@ def embed(
         summarise(table)
         typer.echo(f"{len(table)} {'spectrum' if len(table) == 1 else 'spectra'} written to {output}")
     if failures is not None:
-        _write_failures(failed, failures)
+        write_failures(failed, failures)
     for failure in failed:
         tell(f"failed: {failure.name}: {failure.reason}")
     if failed:
@@ -102,8 +118,28 @@ def embed(
         stop(f"{len(failed)} of {len(failed) + len(table or ())} spectra could not be embedded; {written}", FAILED)
 
 
+def _find(inputs: Sequence[str], given: dict[str, Any]) -> "list[Source | Row]":
+    """Spectra of files and stores, in the order of the inputs."""
+    from xlatent.formats.inputs import find
+    from xlatent.formats.store import is_store
+
+    if not any(is_store(item) for item in inputs):
+        return [replace(source, **given) for source in find(inputs)]
+    if given:
+        raise ReadError(f"--{next(iter(given))} goes with files, and a store is among the inputs; leave it out")
+    found: list[Source | Row] = []
+    for item in inputs:
+        if is_store(item):
+            if not len(_opened(item)):
+                raise ReadError(f"{item} should hold at least one spectrum, and it holds none; build it again")
+            found.extend(Row(item, place) for place in range(len(_opened(item))))
+        else:
+            found.extend(find([item]))
+    return found
+
+
 def embed_sources(
-    sources: "Sequence[Source]",
+    sources: "Sequence[Source | Row]",
     model: str | None = None,
     *,
     refine: bool = True,
@@ -114,7 +150,7 @@ def embed_sources(
 
     Parameters
     ----------
-    sources : sequence of Source
+    sources : sequence of Source or Row
     model : str, optional
         Name or folder; the shipped model if not given.
     refine, posterior
@@ -140,15 +176,14 @@ def embed_sources(
     model = model or DEFAULT_MODEL
     # A model that is not there, or cannot do it, is told before anything is read.
     _loaded(model).check_posterior(posterior, refine)
-    size = 1 if posterior == Kind.EXACT else _CHUNK
-    chunks = [sources[begin : begin + size] for begin in range(0, len(sources), size)]
+    size = 1 if posterior == Kind.EXACT else BATCH
     done: list[LatentTable] = []
     failed: list[Failure] = []
     told: set[str] = set()
     with ExitStack() as open_bars:
         advance, began = None, time.monotonic()
         n_done = 0
-        for outcome in _outcomes(partial(_embed_chunk, model, refine, posterior), chunks, workers):
+        for outcome in in_order(partial(_embed_chunk, model, refine, posterior), batches(sources, size), workers):
             done.extend(outcome.tables)
             failed.extend(outcome.failures)
             for text in outcome.warnings:
@@ -163,10 +198,17 @@ def embed_sources(
     return (_joined(done) if done else None), failed
 
 
-def _outcomes(embed_chunk: "partial[_Outcome]", chunks: "list[Sequence[Source]]", workers: int) -> Iterator[_Outcome]:
-    """Outcomes of all chunks, in order, from this process or from several."""
+def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
+    """Cut items into lists of some length; the last may be shorter."""
+    waiting = iter(items)
+    while batch := list(islice(waiting, size)):
+        yield batch
+
+
+def in_order(work: Callable[[Item], Result], batches: Iterable[Item], workers: int) -> Iterator[Result]:
+    """Results of some work on all batches, in order, from this process or from several; few are in memory at once."""
     if workers == 1:
-        yield from map(embed_chunk, chunks)
+        yield from map(work, batches)
         return
     import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
@@ -174,20 +216,36 @@ def _outcomes(embed_chunk: "partial[_Outcome]", chunks: "list[Sequence[Source]]"
 
     # One thread each: the variables are read when a worker loads its libraries.
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(min(workers, len(chunks)), mp_context=spawn, initializer=_leave_interrupts_to_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_live_with_parent)
+    waiting: deque = deque()
     try:
-        yield from pool.map(embed_chunk, chunks)
+        for batch in batches:
+            waiting.append(pool.submit(work, batch))
+            if len(waiting) >= 4 * workers:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
     except BrokenProcessPool:
         stop("a worker process died, perhaps for want of memory; use fewer --workers", FAILED)
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _leave_interrupts_to_parent() -> None:
+def _live_with_parent() -> None:
+    """Leave interrupts to the parent process, and end when it is killed."""
+    import multiprocessing
     import signal
+    from threading import Thread
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+
+    def follow() -> None:
+        if parent is not None:
+            parent.join()
+            os._exit(FAILED)
+
+    Thread(target=follow, daemon=True).start()
 
 
 @cache
@@ -198,8 +256,25 @@ def _loaded(model: str) -> "LatentModel":
     return load_model(model, threads=1)
 
 
-def _embed_chunk(model: str, refine: bool, posterior: str, sources: "Sequence[Source]") -> _Outcome:
+@cache
+def _opened(store: str) -> "Store":
+    """Open a store once in each process."""
+    from xlatent.formats.store import open_store
+
+    return open_store(store)
+
+
+@cache
+def _nominal_response(year: int) -> "Response":
+    """Response that stands in where a file has none: ACIS, back-illuminated chip, on axis."""
+    from xlatent.simulate import acis
+
+    return acis.response("BI", float(year))
+
+
+def _embed_chunk(model: str, refine: bool, posterior: str, sources: "Sequence[Source | Row]") -> _Outcome:
     """Read some spectra and embed those that could be read."""
+    from xlatent.formats import multimodal_universe
     from xlatent.formats.ogip import read
 
     spectra: list[Spectrum] = []
@@ -207,10 +282,21 @@ def _embed_chunk(model: str, refine: bool, posterior: str, sources: "Sequence[So
     with warnings_to(outcome.warnings.append):
         for source in sources:
             try:
+                if isinstance(source, Row):
+                    spectra.append(_opened(source.store)[source.place])
+                    continue
+                if source.pha.suffix in (".hdf5", ".h5"):
+                    # A model with a likelihood wants the groups as they are; others want a curve without holes.
+                    curve = not (refine and _loaded(model).info.probabilistic)
+                    spectra.extend(multimodal_universe.read(source.pha, _nominal_response, spread=curve))
+                    continue
                 found = read(source.pha, source.arf, source.rmf, source.background, source.name)
                 spectra.extend(found if isinstance(found, list) else [found])
             except Exception as error:
-                outcome.failures.append(Failure(source.name, str(source.pha), _reason(error)))
+                name, file = (
+                    (f"row {source.place}", source.store) if isinstance(source, Row) else (source.name, source.pha)
+                )
+                outcome.failures.append(Failure(name, str(file), reason_of(error)))
         _embed_all(_loaded(model), refine, posterior, spectra, outcome)
     return outcome
 
@@ -228,10 +314,10 @@ def _embed_all(
                 _embed_all(model, refine, posterior, [spectrum], outcome)
         else:
             file = str(spectra[0].meta.get("file", ""))
-            outcome.failures.append(Failure(spectra[0].name, file, _reason(error)))
+            outcome.failures.append(Failure(spectra[0].name, file, reason_of(error)))
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What to say of an error: one sentence, also where the fault is ours."""
     if isinstance(error, XlatentError):
         return str(error)
@@ -248,7 +334,7 @@ def _joined(parts: "list[LatentTable]") -> "LatentTable":
     return LatentTable(rows, parts[0].meta)
 
 
-def _write_failures(failures: list[Failure], path: Path) -> None:
+def write_failures(failures: list[Failure], path: Path) -> None:
     """Write failures as CSV, whole or not at all."""
     import csv
 

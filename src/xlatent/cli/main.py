@@ -5,7 +5,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from xlatent.cli import FAILED, INTERRUPTED, USAGE, stop, tell, warnings_to
+from xlatent.cli import FAILED, INTERRUPTED, USAGE, catalog, csc, stop, tell, warnings_to
+from xlatent.cli.build import build
 from xlatent.cli.compare_models import compare_models
 from xlatent.cli.demo import demo
 from xlatent.cli.embed import embed
@@ -35,8 +36,10 @@ class _Plain(TyperGroup):
 
 
 app = typer.Typer(cls=_Plain, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for _command in (embed, show, info, demo, simulate, train, export, compare_models):
+for _command in (embed, build, show, info, demo, simulate, train, export, compare_models):
     app.command()(_command)
+app.add_typer(csc.app, name="csc")
+app.add_typer(catalog.app, name="catalog")
 
 
 def _version(wanted: bool) -> bool:

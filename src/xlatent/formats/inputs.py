@@ -63,6 +63,8 @@ def _expand(item: str | Path, told: list[str]) -> Iterator[Source]:
     """Spectra of one input."""
     path = Path(item)
     if path.is_dir():
+        shards = sorted(path.rglob("*.hdf5"))  # of the Multimodal Universe: many spectra each
+        yield from (Source(stem(file), file) for file in shards)
         yield from _spectra_among((file for file in path.rglob("*") if not file.name.startswith(".")), told)
     elif path.suffix.lower() == ".csv" and path.exists():
         yield from _manifest(path)

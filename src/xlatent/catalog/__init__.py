@@ -1,0 +1,1 @@
+"""The Chandra Source Catalog: what it says, and its files."""

@@ -1,0 +1,250 @@
+"""``xlatent catalog embed``: a catalogue table in, latents from its band fluxes or hardness ratios out."""
+
+import re
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xlatent.cli import check_output, progress_bar
+from xlatent.cli.embed import TABLES
+from xlatent.errors import ParameterError, ReadError, XlatentWarning
+
+if TYPE_CHECKING:
+    import numpy as np
+    from astropy.table import Table
+
+    from xlatent.infer.from_fluxes import Measured
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Latents of a catalogue without its spectra.")
+
+INPUTS = {
+    ".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable", ".xml": "votable", ".parquet": "",
+}  # fmt: skip
+KEYS = ("name", "obsid", "obi", "region_id", "ra", "dec")
+CSC_BANDS = ("s", "m", "h", "b")
+# Taken for a hardness ratio that comes without limits: about its error at 100 counts, (1 - H²)^½ / N^½.
+RATIO_ERROR = 0.1
+_KEY = re.compile(r"(flux_|photflux_)?(s|m|h|b|0p5_2|2_8)(_err|_lolim|_hilim)?|(hard_)?(hm|hs|ms)(_err|_lolim|_hilim)?")
+
+
+@app.callback()
+def _group() -> None:
+    """Latents of a catalogue without its spectra."""
+
+
+@app.command()
+def embed(
+    table: Annotated[Path, typer.Argument(help=f"Catalogue: {', '.join(INPUTS)}.", show_default=False)],
+    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            metavar="KEY=COLUMN,...",
+            help="Which columns to take, if not those of the Chandra Source Catalog. Keys: s, m, h, b, 0.5-2, 2-8 for "
+            "energy fluxes, photflux_s and so on for photon fluxes, hm, hs, ms for hardness ratios; each with _err, or "
+            "_lolim and _hilim, for its error or 68 % limits.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Name of a model or folder of a bundle; the shipped one if not given.")
+    ] = None,
+) -> None:
+    """Embed a catalogue: the latents that its band fluxes or hardness ratios allow, with their uncertainties.
+
+    Every row is kept, in order; one without a usable flux or ratio gets the prior and the flag no_data.
+    """
+    check_output(output, TABLES)
+    from xlatent.bundle import DEFAULT_MODEL
+    from xlatent.formats import tables
+    from xlatent.infer.embed import load_model
+    from xlatent.infer.from_fluxes import embed_measured
+
+    named = None if columns is None else parse_columns(columns)
+    rows = read_catalogue(table)
+    measured = measurements(rows, named, table)
+    keys = {key: rows[key] for key in KEYS if key in rows.colnames}
+    done = 0
+    with progress_bar("rows", len(rows)) as show:
+
+        def advance(finished: int) -> None:
+            nonlocal done
+            done += finished
+            show(done)
+
+        latents = embed_measured(load_model(model or DEFAULT_MODEL), measured, keys, progress=advance)
+    tables.write(latents, output)
+    flags = [set(text.split(",")) for text in latents["flags"]]
+    notes = {"no_data": "without usable data", "low_ess": "of few effective draws", "poor_fit": "out of reach"}
+    counts = {note: sum(flag in row for row in flags) for flag, note in notes.items()}
+    said = "".join(f", {number} {note}" for note, number in counts.items() if number)
+    typer.echo(f"{len(latents)} {'row' if len(latents) == 1 else 'rows'} written to {output}{said}")
+
+
+def parse_columns(text: str) -> dict[str, dict[str, str]]:
+    """Columns by quantity (``flux_s``, ``hard_hm``) and part (``value``, ``err``, ``lolim``, ``hilim``).
+
+    Raises
+    ------
+    ParameterError
+        If the text is not made of KEY=COLUMN with known keys.
+    """
+    named: dict[str, dict[str, str]] = {}
+    for item in text.split(","):
+        key, equals, name = (part.strip() for part in item.partition("="))
+        found = _KEY.fullmatch(key.replace("0.5-2", "0p5_2").replace("2-8", "2_8"))
+        if not (equals and name and found):
+            raise ParameterError(
+                f"--columns has {item.strip()!r}, not KEY=COLUMN with keys such as s, m_err, photflux_h_lolim or hm"
+            )
+        prefix, band, part, _, ratio, ratio_part = found.groups()
+        quantity = f"hard_{ratio}" if ratio else f"{prefix or 'flux_'}{band}"
+        named.setdefault(quantity, {})[(part or ratio_part or "_value")[1:]] = name
+    for quantity, parts in named.items():
+        if "value" not in parts:
+            raise ParameterError(f"--columns has an error or limit of {quantity} but no column for its value; name it")
+    return named
+
+
+def read_catalogue(path: Path) -> "Table":
+    """Read a table of any of the formats of `INPUTS`.
+
+    Raises
+    ------
+    ReadError
+        If the suffix is another one, the file is missing, damaged or without rows.
+    """
+    from astropy.table import Table
+    from astropy.units import UnitsWarning
+
+    from xlatent.formats.tables import _read_parquet
+
+    if path.suffix not in INPUTS:
+        raise ReadError(f"{path}: cannot read a catalogue with suffix {path.suffix!r}; use one of {', '.join(INPUTS)}")
+    if not path.is_file():
+        raise ReadError(f"{path}: there is no such file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnitsWarning)  # "ergs" and "photons", which are understood below
+            parquet = path.suffix == ".parquet"
+            table = _read_parquet(path)[0] if parquet else Table.read(path, format=INPUTS[path.suffix])
+    except Exception as error:  # the readers have no common error for a damaged file
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ReadError(f"{path}: is not a readable {path.suffix} table ({first_line})") from error
+    if not len(table):
+        raise ReadError(f"{path}: the table has no rows; give one with a row for each source")
+    table.convert_bytestring_to_unicode()
+    return table
+
+
+def measurements(table: "Table", named: Mapping[str, Mapping[str, str]] | None, path: Path) -> "list[Measured]":
+    """Measured quantities of a catalogue, by the columns named or by those of the Chandra Source Catalog.
+
+    A null value with an upper limit is an upper limit; ``path`` is for messages.
+
+    Raises
+    ------
+    ReadError
+        If a column is missing, is not made of numbers, has the wrong unit, or has negative errors.
+    """
+    import numpy as np
+
+    from xlatent.infer.from_fluxes import RATIOS, Measured
+
+    if named is None:
+        named = _csc_columns(table, path)
+    measured = []
+    for quantity, parts in named.items():
+        column = {part: _numbers(table, name, quantity, path) for part, name in parts.items()}
+        value = column["value"]
+        if "err" in column:
+            lower = upper = column["err"]
+            if (negative := np.flatnonzero(lower < 0)).size:
+                raise ReadError(
+                    f"{path}: column {parts['err']} should hold errors and is negative in row {negative[0] + 1}; "
+                    "put null where there is none"
+                )
+        elif "lolim" in column and "hilim" in column:
+            limit = np.isnan(value) & (column["hilim"] > 0) & (quantity not in RATIOS)
+            value = np.where(limit, 0.0, value)
+            lower, upper = np.where(limit, np.nan, value - column["lolim"]), column["hilim"] - value
+            if (outside := int(np.sum((lower < 0) | (upper < 0)))) > 0:
+                warnings.warn(
+                    f"{path}: {outside} values of {parts['value']} lie outside their limits; the distance to the other "
+                    "limit stands for both",
+                    XlatentWarning,
+                    stacklevel=2,
+                )
+        elif quantity in RATIOS:
+            warnings.warn(
+                f"{path}: {parts['value']} has no limits; its error is taken to be {RATIO_ERROR}",
+                XlatentWarning,
+                stacklevel=2,
+            )
+            lower = upper = np.full(len(table), RATIO_ERROR)
+        else:
+            raise ReadError(
+                f"{path}: {parts['value']} has no error; name its column with {quantity}_err, or those of its 68 % "
+                f"limits with {quantity}_lolim and {quantity}_hilim, in --columns"
+            )
+        measured.append(Measured(quantity, value, lower, upper))
+    return measured
+
+
+def _csc_columns(table: "Table", path: Path) -> dict[str, dict[str, str]]:
+    """Columns as the Chandra Source Catalog names them, of those that the table has."""
+    from xlatent.infer.from_fluxes import RATIOS
+
+    names = {f"{kind}_{band}": f"{kind}_aper_{band}" for kind in ("photflux", "flux") for band in CSC_BANDS}
+    names |= {ratio: ratio for ratio in RATIOS}
+    found = {}
+    for quantity, name in names.items():
+        if name in table.colnames:
+            limits = {end: f"{name}_{end}" for end in ("lolim", "hilim")}
+            present = {end: limit for end, limit in limits.items() if limit in table.colnames}
+            if len(present) < 2 and quantity not in RATIOS:
+                missing = next(limit for end, limit in limits.items() if end not in present)
+                raise ReadError(f"{path}: has {name} but no column {missing}; add it, or name the errors in --columns")
+            found[quantity] = {"value": name, **present}
+    if not found:
+        raise ReadError(
+            f"{path}: has none of the columns flux_aper_s, photflux_aper_s, hard_hm and their like, it has "
+            f"{_listed(table)}; say which to take with --columns s=...,s_err=...,m=..."
+        )
+    return found
+
+
+def _numbers(table: "Table", name: str, quantity: str, path: Path) -> "np.ndarray":
+    """A column in the unit of its quantity, NaN where it is null."""
+    import numpy as np
+    from astropy import units
+
+    if name not in table.colnames:
+        raise ReadError(f"{path}: has no column {name}, it has {_listed(table)}; correct --columns")
+    column = table[name]
+    try:
+        values = np.ma.filled(np.ma.asarray(column).astype(float), np.nan)
+    except (TypeError, ValueError) as error:
+        raise ReadError(f"{path}: column {name} should hold numbers for {quantity} and holds {column[0]!r}") from error
+    if values.ndim != 1:
+        raise ReadError(f"{path}: column {name} should hold one number a row, found shape {values.shape}")
+    given = str(column.unit or "").replace("ergs", "erg").replace("photons", "photon")
+    unit = units.Unit(given, parse_strict="silent")
+    if given and quantity.partition("_")[0] != "hard" and not isinstance(unit, units.UnrecognizedUnit):
+        expected = "photon / (cm2 s)" if quantity.startswith("photflux") else "erg / (cm2 s)"
+        try:
+            values = values * unit.to(units.Unit(expected))
+        except units.UnitConversionError as error:
+            kind = "photflux_s and the like" if "photon" in given or "ph" in given else "s, flux_s and the like"
+            raise ReadError(
+                f"{path}: column {name} is in {given} and {quantity} in {expected}; use the keys {kind} for it"
+            ) from error
+    return values
+
+
+def _listed(table: "Table") -> str:
+    more = len(table.colnames) - 12
+    return ", ".join(table.colnames[:12]) + (f" and {more} more" if more > 0 else "")
