@@ -200,8 +200,8 @@ def test_published_labels_find_themselves(shared_data):
 
 def test_file_columns_may_be_upper_case_and_of_any_format(tmp_path):
     table = Table({"RAJ2000": [1.0], "DEJ2000": [2.0], "Class": ["lm-star"], "PU": [0.7]})
-    for suffix in (".csv", ".ecsv", ".fits", ".vot"):
-        table.write(tmp_path / f"t{suffix}", format=labels._FORMATS[suffix])
+    for suffix, kind in {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable"}.items():
+        table.write(tmp_path / f"t{suffix}", format=kind)
         entries = labels.from_file(tmp_path / f"t{suffix}")
         assert entries[0]["class"] == "LM-STAR"
         assert list(entries[0]["ra", "dec", "pos_err"]) == [1.0, 2.0, 0.7]

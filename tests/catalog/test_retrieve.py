@@ -311,11 +311,11 @@ def test_a_page_of_something_else_is_quoted(archive, four, folder):
 @pytest.mark.parametrize(
     ("kind", "words"),
     [
-        ("absent", "cannot be read (No such file or directory)"),
-        ("text", "should be a table in ECSV"),
-        ("bytes", "should be a table in ECSV"),
-        ("column", "lacks obi, region_id"),
-        ("empty", "should have a row for each detection"),
+        ("absent", "there is no such file"),
+        ("text", "is not a readable .ecsv table"),
+        ("bytes", "is not a readable .ecsv table"),
+        ("column", "should have a column obi and a column region_id"),
+        ("empty", "the table has no rows"),
         ("masked", "row 2 should have a name and whole numbers"),
         ("letters", "row 1 should have a name and whole numbers"),
     ],

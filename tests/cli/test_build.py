@@ -141,7 +141,7 @@ def test_killed_and_given_again_it_finishes(data, tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules[__name__], "SCRIPT", script)
     arguments = manifest, "--output", store, "--workers", 2
     process = started(*arguments)
-    wait_for(lambda: len(list(store.glob("spectra-*.parquet"))) >= 2)
+    wait_for(lambda: (store / "store.json").is_file() and (store / "store.json").read_text().count("sha256") >= 2)
     os.kill(process.pid, signal.SIGSTOP)
     second = started(*arguments)
     assert "another process is writing" in second.communicate()[1]
@@ -281,7 +281,7 @@ def test_other_columns_need_another_store(xlatent, data, tmp_path):
         (["gone.pha", "--output", "store"], ["gone.pha does not exist"]),
         (["bright.pha", "--output", "."], ["should be a store or an empty folder"]),
         (["bright.pha", "--output", "bright.pha"], ["bright.pha cannot be written"]),
-        (["bright.pha", "--output", "store", "--catalog", "gone.ecsv"], ["gone.ecsv does not exist"]),
+        (["bright.pha", "--output", "store", "--catalog", "gone.ecsv"], ["gone.ecsv: there is no such file"]),
         (["bright.pha", "--output", "store", "--catalog", "bright.pha"], [".ecsv, .csv"]),
         (["bright.pha", "--output", "store", "--catalog", "broken.ecsv"], ["broken.ecsv", "not a readable"]),
         (["bright.pha", "--output", "store", "--catalog", "nameless.csv"], ["obsid, obi and region_id"]),

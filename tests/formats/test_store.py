@@ -3,10 +3,10 @@
 import functools
 import http.server
 import json
-import multiprocessing
 import os
 import shutil
-import signal
+import subprocess
+import sys
 import threading
 import warnings
 
@@ -280,22 +280,22 @@ def test_a_place_that_is_a_file_is_told(tmp_path):
         write([], tmp_path / "store")
 
 
-def hold(path, ready):
-    with Writer(path):
-        ready.set()
-        signal.pause()
+HOLD = """
+import signal, sys
+from xlatent.formats.store import Writer
+with Writer(sys.argv[1]):
+    print("ready", flush=True)
+    signal.pause()
+"""
 
 
 def test_two_writers_of_one_store_and_one_that_dies(copied, responses):
-    spawn = multiprocessing.get_context("spawn")
-    ready = spawn.Event()
-    other = spawn.Process(target=hold, args=(copied, ready))
-    other.start()
-    assert ready.wait(60)
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(copied)], stdout=subprocess.PIPE, text=True)
+    assert other.stdout.readline() == "ready\n"
     with pytest.raises(WriteError, match="another process is writing"):
         write([], copied)
-    os.kill(other.pid, signal.SIGKILL)
-    other.join()
+    other.kill()
+    other.communicate()
     (copied / ".spectra-00004.parquet.1.part").write_bytes(b"half")
     assert len(write([], copied)) == 60  # the lock has gone with its holder
     assert not list(copied.glob(".*.part"))

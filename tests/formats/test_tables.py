@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from astropy.io import fits, votable
-from astropy.table import Table
+from astropy.table import MaskedColumn, Table
 
 from xlatent.errors import ReadError, WriteError
 from xlatent.formats import tables
@@ -119,3 +119,54 @@ def test_other_tables_are_refused(tmp_path):
     Table({"ra": [1.0], "dec": [2.0]}).write(tmp_path / "sky.ecsv")
     with pytest.raises(ReadError, match="columns z0 to z7, found ra, dec"):
         tables.read(tmp_path / "sky.ecsv")
+
+
+CATALOGUE = Table(
+    {
+        "name": ["2CXO J1", "a, 'b' \"c\""],
+        "obsid": MaskedColumn([1, 0], mask=[False, True]),
+        "flux": MaskedColumn([np.inf, 0.1 + 0.2], unit="erg / (s cm2)", mask=[False, False]),
+        "gamma": MaskedColumn([1.7, 0.0], mask=[False, True]),
+        "flag": [True, False],
+    }
+)
+FORMATS = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".fits": "fits", ".vot": "votable", ".XML": "votable"}
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_any_table_can_be_read(suffix, tmp_path):
+    CATALOGUE.write(tmp_path / f"t{suffix}", format=FORMATS[suffix])
+    found = tables.read_columns(tmp_path / f"t{suffix}", ("name", "obsid"))
+    assert found.colnames == CATALOGUE.colnames
+    for name in CATALOGUE.colnames:
+        assert str(found[name].tolist()) == str(CATALOGUE[name].tolist()), (suffix, name)
+    assert suffix == ".csv" or found["flux"].unit == CATALOGUE["flux"].unit
+
+
+@pytest.mark.parametrize("text", ["one line", "two\nlines", "two\n\n  paragraphs\n"])
+@pytest.mark.parametrize("delimiter", [" ", ","])
+def test_ecsv_is_read_the_same_fast_or_slow(text, delimiter, tmp_path):
+    path = tmp_path / "t.ecsv"
+    table = CATALOGUE.copy()
+    table.meta["query"] = table["flux"].description = text
+    table.write(path, format="ascii.ecsv", delimiter=delimiter)
+    slow, found = Table.read(path, format="ascii.ecsv"), tables.read_columns(path)
+    assert found.meta == slow.meta and found["flux"].description == slow["flux"].description
+    for name in table.colnames:
+        assert (found[name].dtype, str(found[name].tolist())) == (slow[name].dtype, str(slow[name].tolist()))
+
+
+def test_tables_that_cannot_be_used_are_one_sentence(tmp_path):
+    path = tmp_path / "t.csv"
+    for text, said in {
+        "": "is not a readable .csv table",
+        "ra\n1\n": "should have a column name and a column dec, and its columns are ra; add or rename it",
+        "name,dec\n": "the table has no rows",
+    }.items():
+        path.write_text(text)
+        with pytest.raises(ReadError, match=said) as caught:
+            tables.read_columns(path, ("name", "dec"))
+        assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+    for name, said in {"none.csv": "no such file", "t.txt": r"'\.txt'; use one of \.ecsv, \.csv, .*\.parquet"}.items():
+        with pytest.raises(ReadError, match=said):
+            tables.read_columns(tmp_path / name)
