@@ -5,13 +5,17 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 # Small arrays, several processes: one thread each is fastest.
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test lint bench bench-model
+.PHONY: demo test test-catalog lint bench bench-model
 
 demo: .venv/core
 	$(BIN)/xlatent demo
 
 test: .venv/dev
 	$(THREADS) $(BIN)/pytest --numprocesses auto
+
+# From the Chandra Source Catalog to a model, against services on loopback that fail; training is two minutes of it.
+test-catalog: .venv/dev
+	$(THREADS) $(BIN)/python tests/catalog/end_to_end.py --minutes 2
 
 lint: .venv/dev
 	$(BIN)/ruff check

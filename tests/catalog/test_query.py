@@ -279,8 +279,11 @@ def test_bad_tables_of_positions(tmp_path, content, message):
 
 
 def test_bad_lists_of_names(catalog, tmp_path):
-    with pytest.raises(ReadError, match="does not exist"):
+    with pytest.raises(ReadError, match="no such file"):
         read_names(tmp_path / "none.txt")
+    (tmp_path / "list.txt").write_text("M31\n")
+    with pytest.raises(ParameterError, match="'M31' is no name"):
+        catalog.select(LIMITS, names=read_names(tmp_path / "list.txt"))
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("source\nM31\n")
     with pytest.raises(ReadError, match="should have a column name"):

@@ -312,6 +312,7 @@ def test_a_page_of_something_else_is_quoted(archive, four, folder):
     ("kind", "words"),
     [
         ("absent", "there is no such file"),
+        ("suffix", "should be a selection in ECSV"),
         ("text", "is not a readable .ecsv table"),
         ("bytes", "is not a readable .ecsv table"),
         ("column", "should have a column obi and a column region_id"),
@@ -325,6 +326,8 @@ def test_a_selection_that_is_none_is_told_in_one_sentence(kind, words, folder, t
     table = Table.read(path, format="ascii.ecsv")
     if kind == "absent":
         path.unlink()
+    elif kind == "suffix":
+        path = path.rename(path.with_suffix(".csv"))
     elif kind == "text":
         path.write_text("dear archive,\nsend me quasars\n")
     elif kind == "bytes":

@@ -27,8 +27,8 @@ def catalogue() -> Table:
     for band, flux in FLUXES.items():
         value = MaskedColumn([flux, 0.0, 0.3 * flux, 0.0], mask=[False, True, False, True])
         table[f"flux_aper_{band}"] = value
-        table[f"flux_aper_{band}_lolim"] = MaskedColumn([0.9 * flux, 0.0, 0.2 * flux, 0.0], mask=[0, 0, 0, 1])
-        table[f"flux_aper_{band}_hilim"] = MaskedColumn([1.2 * flux, 0.1 * flux, 0.4 * flux, 0.0], mask=[0, 0, 0, 1])
+        table[f"flux_aper_lolim_{band}"] = MaskedColumn([0.9 * flux, 0.0, 0.2 * flux, 0.0], mask=[0, 0, 0, 1])
+        table[f"flux_aper_hilim_{band}"] = MaskedColumn([1.2 * flux, 0.1 * flux, 0.4 * flux, 0.0], mask=[0, 0, 0, 1])
     return table
 
 
@@ -155,9 +155,9 @@ def test_bad_tables_are_one_sentence(xlatent, catalogue, tmp_path):
     assert "suffix '.txt'" in told(tmp_path / "table.txt")
     (tmp_path / "broken.fits").write_bytes(b"SIMPLE  =")
     assert "is not a readable .fits table" in told(tmp_path / "broken.fits")
-    catalogue.remove_column("flux_aper_m_hilim")
+    catalogue.remove_column("flux_aper_hilim_m")
     catalogue.write(tmp_path / "limits.ecsv")
-    assert "no column flux_aper_m_hilim" in told(tmp_path / "limits.ecsv")
+    assert "no column flux_aper_hilim_m" in told(tmp_path / "limits.ecsv")
     output = xlatent("catalog", "embed", tmp_path / "negative.csv", "--output", tmp_path / "t.txt")
     assert output.exit_code == 2 and "suffix '.txt'" in output.stderr
     model = xlatent("catalog", "embed", tmp_path / "limits.ecsv", "--output", tmp_path / "t.fits", "--model", "nowhere")
@@ -165,7 +165,7 @@ def test_bad_tables_are_one_sentence(xlatent, catalogue, tmp_path):
 
 
 def test_values_outside_their_limits_are_told(xlatent, catalogue, tmp_path):
-    catalogue["flux_aper_s_hilim"][0] = 0.5 * catalogue["flux_aper_s"][0]
+    catalogue["flux_aper_hilim_s"][0] = 0.5 * catalogue["flux_aper_s"][0]
     catalogue.write(tmp_path / "odd.ecsv")
     table, result = embedded(xlatent, tmp_path / "odd.ecsv")
     assert "1 values of flux_aper_s lie outside their limits" in result.stderr

@@ -19,7 +19,7 @@ from xlatent.errors import ParameterError, ReadError, WriteError, XlatentWarning
 from xlatent.formats import store as stores
 from xlatent.formats.inputs import find
 from xlatent.formats.ogip import read
-from xlatent.formats.store import Writer, open_store, write
+from xlatent.formats.store import open_store, write
 from xlatent.formats.store_rows import MATRICES, Responses
 from xlatent.simulate import acis
 from xlatent.spectrum import Response, Spectrum

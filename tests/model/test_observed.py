@@ -163,7 +163,7 @@ def test_the_truth_scores_as_noise_does_and_better_than_anything_else(data, spec
     assert 0.3 * GRID.n_chan < truth.mean() < 1.25 * GRID.n_chan
     for wrong in (tilted, absorbed):
         found = better(wrong, truth)
-        assert found["better_by"] > 3 * found["standard_error"] and found["share_better"] > 0.8
+        assert found["better_by"] > 2 * found["standard_error"] and found["share_better"] > 0.8
     np.testing.assert_array_equal(truth, data.held_out(Oracle(photons)))  # the same split every time
 
 
@@ -210,7 +210,7 @@ def test_a_step_with_data_is_another_than_one_without(tmp_path, data):
 
 def test_training_on_them_helps_with_them(tmp_path, data):
     lines = []
-    train.train(tiny(), tmp_path / "run", steps=150, data=data, report=lines.append)
+    train.train(tiny(), tmp_path / "run", steps=60, data=data, report=lines.append)
     found = lines[-1]["held_out"]
     assert found["better_by"] > 2 * found["standard_error"] > 0
 
@@ -224,6 +224,10 @@ def test_weights_and_data_make_small_steps(tmp_path, data):
     for name, weights in {"gentle": tmp_path / "w.safetensors", "whole": None}.items():
         end = load_file(train.train(preset, tmp_path / name, steps=1, data=data, weights=weights))
         far[name] = max(float((end[f"model.{k}"] - v).abs().max()) for k, v in start.items())
+        # After one step nine tenths of the average are the new weights; fine-tuning ends half way back.
+        share = 0.9 * train.KEPT if name == "gentle" else 0.9
+        for k, v in start.items():
+            torch.testing.assert_close(end[f"average.{k}"], v + share * (end[f"model.{k}"] - v), msg=f"{name} {k}")
     assert far["gentle"] == pytest.approx(train.GENTLE * far["whole"], rel=0.05)
 
 
@@ -231,7 +235,11 @@ def test_killed_and_resumed_it_goes_on_where_it_was(tmp_path, monkeypatch, data,
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)  # a checkpoint every step
     weights = tmp_path / "w.safetensors"
     save_file(Autoencoder(tiny(), GRID).state_dict(), weights)
-    whole = load_file(train.train(tiny(), tmp_path / "whole", steps=12, data=data, weights=weights))
+    lines = []
+    whole = load_file(
+        train.train(tiny(), tmp_path / "whole", steps=12, data=data, weights=weights, report=lines.append)
+    )
+    start = lines[0]["held_out"]["start"]
     saved = train._save
 
     def stop_at_five(*arguments):
@@ -254,7 +262,7 @@ def test_killed_and_resumed_it_goes_on_where_it_was(tmp_path, monkeypatch, data,
     )
     for key, value in load_file(again).items():
         torch.testing.assert_close(value, whole[key], rtol=1e-3, atol=1e-4, msg=key)
-    assert lines[-1]["held_out"]["start"] == pytest.approx(np.load(tmp_path / "whole" / "held_out.npy").mean())
+    assert lines[-1]["held_out"]["start"] == pytest.approx(start)
 
 
 # -- the command, and mistakes

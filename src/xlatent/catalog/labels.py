@@ -14,6 +14,7 @@ from astropy.table import Column, MaskedColumn, Table
 from jaxtyping import Bool, Float, Shaped
 
 from xlatent.errors import ParameterError, ReadError, XlatentWarning
+from xlatent.formats.tables import read_columns
 
 CLASSES = ("AGN", "YSO", "LM-STAR", "HM-STAR", "NS", "LMXB", "CV", "HMXB")
 """The classes of Yang et al. 2022 (ApJ 941, 104)."""
@@ -62,7 +63,6 @@ _NAMES = {
         ("err_ellipse_r0", "95% confidence level pos"),
     ),
 }
-_FORMATS = {".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable", ".xml": "votable"}
 
 
 def split(names: Iterable[str], seed: int = 0) -> Shaped[np.ndarray, " n_row"]:
@@ -92,46 +92,14 @@ def split(names: Iterable[str], seed: int = 0) -> Shaped[np.ndarray, " n_row"]:
     return np.array([part(str(name)) for name in names], dtype="<U10")
 
 
-def read_table(path: str | Path, columns: Iterable[str]) -> Table:
-    """Read a table and make sure that it has some columns.
-
-    Parameters
-    ----------
-    path : str or Path
-        ``.csv``, ``.ecsv``, ``.fits``, ``.vot`` or ``.xml``.
-    columns : iterable of str
-        Names that must be among its own.
-
-    Raises
-    ------
-    ReadError
-        If the file is missing, of another suffix or damaged, or lacks a column.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in _FORMATS:
-        raise ReadError(f"{path}: cannot read a table with suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}")
-    if not path.is_file():
-        raise ReadError(f"{path}: there is no such file")
-    try:
-        table = Table.read(path, format=_FORMATS[path.suffix.lower()])
-    except Exception as error:  # the readers have no common error for a damaged file
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ReadError(f"{path}: is not a readable {path.suffix} table ({first_line})") from error
-    missing = [name for name in columns if name not in table.colnames]
-    if missing:
-        found = ", ".join(table.colnames[:8]) or "no columns"
-        raise ReadError(f"{path}: should have a column {missing[0]}, and its columns are {found}; add or rename it")
-    return table
-
-
 def from_file(path: str | Path) -> Table:
     """Read labels from a user's own table.
 
     Parameters
     ----------
     path : str or Path
-        A table as in `read_table` with columns ``ra`` and ``dec`` (ICRS, degrees) and ``class``, one of `CLASSES`;
-        ``pos_err`` (arcsec, 95 %) if positions are uncertain. Upper and lower case are the same.
+        A table as in `formats.tables.read_columns` with columns ``ra`` and ``dec`` (ICRS, degrees) and ``class``, one
+        of `CLASSES`; ``pos_err`` (arcsec, 95 %) if positions are uncertain. Upper and lower case are the same.
 
     Returns
     -------
@@ -147,7 +115,7 @@ def from_file(path: str | Path) -> Table:
     XlatentWarning
         If rows are left out because their class is none of `CLASSES` or their position is missing.
     """
-    return _standard(read_table(path, ()), str(path), "class")
+    return _standard(read_columns(path), str(path), "class")
 
 
 def from_vizier(server: str = VIZIER) -> Table:

@@ -18,6 +18,7 @@ from astropy.units import Unit, UnrecognizedUnit
 from xlatent.catalog.columns import COLUMNS, KEYS, LEVELS, CatalogColumn
 from xlatent.catalog.tap import RefusedError, TapService
 from xlatent.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.formats.tables import CATALOGUES, read_columns
 
 # Service and schema of each release (CXC page "Virtual Observatory Guide").
 RELEASES = {
@@ -295,7 +296,7 @@ class Catalog:
         tables = ", ".join(f"{self._schema}.{table} {alias}" for alias, table in _TABLES.items() if alias in levels)
         asked = ", ".join(f"{level}.{column.name}" for level, column in columns)
         where = [*(_JOINED if "a" in levels else ()), *(f"({condition})" for condition in conditions)]
-        return f"SELECT {asked}\nFROM {tables}\nWHERE " + "\n  AND ".join(where), columns
+        return f"SELECT {asked} FROM {tables} WHERE {' AND '.join(where)}", columns
 
     def _find_missing(self, columns: list[tuple[str, CatalogColumn]]) -> set[tuple[str, str]]:
         """Those of some columns that the service's own schema does not list; none where it lists nothing."""
@@ -380,7 +381,7 @@ def read_names(path: str | Path) -> list[str]:
     Parameters
     ----------
     path : str or Path
-        Text, where ``#`` begins a comment, or a table in a format that astropy knows by its suffix.
+        Text, where ``#`` begins a comment, or a table as in `formats.tables.read_columns`.
 
     Returns
     -------
@@ -395,9 +396,10 @@ def read_names(path: str | Path) -> list[str]:
     path = Path(path)
     with suppress(OSError, UnicodeDecodeError):
         lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
-        if (names := [line for line in lines if line]) and all(_NAME.fullmatch(line) for line in names):
+        names = [line for line in lines if line]
+        if names and (path.suffix.lower() not in CATALOGUES or all(_NAME.fullmatch(line) for line in names)):
             return names
-    return [str(name) for name in _read_table(path, ("name",))["name"]]
+    return [str(name) for name in read_columns(path, ("name",))["name"]]
 
 
 def read_positions(path: str | Path) -> list[tuple[float, float]]:
@@ -406,7 +408,7 @@ def read_positions(path: str | Path) -> list[tuple[float, float]]:
     Parameters
     ----------
     path : str or Path
-        A table in a format that astropy knows by its suffix (CSV, ECSV, FITS, VOTable).
+        A table as in `formats.tables.read_columns`.
 
     Returns
     -------
@@ -418,7 +420,7 @@ def read_positions(path: str | Path) -> list[tuple[float, float]]:
     ReadError
         If it cannot be read, lacks a column, or holds something that is no position.
     """
-    table = _read_table(Path(path), ("ra", "dec", "class"))
+    table = read_columns(path, ("ra", "dec", "class"))
     try:
         positions = [(float(ra), float(dec)) for ra, dec in table["ra", "dec"].iterrows()]
     except (TypeError, ValueError) as error:
@@ -427,26 +429,6 @@ def read_positions(path: str | Path) -> list[tuple[float, float]]:
         if not (0 <= ra <= 360 and -90 <= dec <= 90):
             raise ReadError(f"{path}: row {row} should be a position in degrees, and it is {ra}, {dec}; correct it")
     return positions
-
-
-def _read_table(path: Path, needed: tuple[str, ...]) -> Table:
-    if not path.is_file():
-        raise ReadError(f"{path} does not exist; give a table with columns {', '.join(needed)}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            table = Table.read(path)
-    except Exception as error:  # the readers have no common error for what is no table
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ReadError(f"{path} cannot be read as a table ({reason}); give CSV, ECSV, FITS or VOTable") from None
-    if absent := [name for name in needed if name not in table.colnames]:
-        raise ReadError(
-            f"{path} should have a column {' and a column '.join(absent)}, and its columns are "
-            f"{', '.join(table.colnames)}; name them so"
-        )
-    if not len(table):
-        raise ReadError(f"{path} has no rows; give at least one source")
-    return table
 
 
 def write(table: Table, path: str | Path) -> Path:

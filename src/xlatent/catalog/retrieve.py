@@ -18,11 +18,13 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
-from astropy.table import Table, TableMergeError, unique, vstack
+from astropy.table import TableMergeError, unique, vstack
 
 from xlatent.catalog.manifest import KINDS, SELECTION, Detection, Manifest, Product
 from xlatent.catalog.products import detection_in, identify
+from xlatent.catalog.query import write
 from xlatent.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.formats.tables import read_columns
 
 if TYPE_CHECKING:
     import httpx
@@ -371,24 +373,9 @@ class _Body:
 
 def _read_selection(path: Path) -> tuple[dict[Detection, str], str]:
     """Names of the detections of a selection, and the release it was made from."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # astropy's remarks on units
-            table = Table.read(path, format="ascii.ecsv")
-    except OSError as error:
-        raise ReadError(f"{path} cannot be read ({error.strerror or error}); give a selection (ECSV)") from None
-    except Exception as error:  # astropy's readers raise of everything
-        raise ReadError(
-            f"{path} should be a table in ECSV, and it is none ({_plain(error)[:120]}); make it with csc select"
-        ) from None
-    absent = [name for name in _COLUMNS if name not in table.colnames]
-    if absent:
-        raise ReadError(
-            f"{path} should have the columns {', '.join(_COLUMNS)}, and it lacks {', '.join(absent)}; "
-            "make it with `xlatent csc select`"
-        )
-    if not len(table):
-        raise ReadError(f"{path} should have a row for each detection, and it has none; select more")
+    if path.suffix != ".ecsv":
+        raise ReadError(f"{path} should be a selection in ECSV, with suffix .ecsv; make it with `xlatent csc select`")
+    table = read_columns(path, _COLUMNS)
     names = {}
     for number, (name, *key) in enumerate(zip(*(table[column] for column in _COLUMNS), strict=True), start=1):
         try:
@@ -416,7 +403,7 @@ def _keep_selection(path: Path, release: str, manifest: Manifest) -> None:
     if kept.exists() and kept.samefile(path):
         return
     if kept.exists() and kept.read_bytes() != path.read_bytes():
-        both = [Table.read(table, format="ascii.ecsv") for table in (kept, path)]
+        both = [read_columns(table) for table in (kept, path)]
         try:
             merged = unique(vstack(both, metadata_conflicts="silent"), keys=_COLUMNS[1:], keep="last")
         except TableMergeError as error:
@@ -424,7 +411,7 @@ def _keep_selection(path: Path, release: str, manifest: Manifest) -> None:
                 f"{path} cannot be added to {kept}, whose columns are of other kinds ({_plain(error)[:120]}); choose "
                 "another folder"
             ) from None
-        merged.write(part, format="ascii.ecsv", overwrite=True)
+        write(merged, part)
     else:
         shutil.copyfile(path, part)
     part.replace(kept)

@@ -200,7 +200,15 @@ class _Catalogue:
         self._rows: pa.Table | None = None
         if path is None:
             return
-        table = _read_table(path)
+        from xlatent.formats.tables import read_columns
+
+        table = read_columns(path)
+        if not set(_KEY) <= set(table.colnames) and "name" not in table.colnames:
+            columns = ", ".join(table.colnames[:8])
+            raise ReadError(
+                f"{path} should have columns obsid, obi and region_id, or name, and it starts with {columns}; name "
+                "them so"
+            )
         self._rows = _to_arrow(table, path)
         cells = {name: self._rows.column(name).to_pylist() for name in (*_KEY, "name") if name in table.colnames}
         size = len(table)
@@ -276,26 +284,6 @@ def _unique(keys: Sequence[Any]) -> dict[Any, int]:
     """Places of those keys that stand once; of the others no one can tell which is meant."""
     times = Counter(keys)
     return {key: place for place, key in enumerate(keys) if key is not None and times[key] == 1}
-
-
-def _read_table(path: Path) -> "Table":
-    from astropy.table import Table
-
-    formats = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".fits": "fits", ".vot": "votable", ".xml": "votable"}
-    if path.suffix not in formats:
-        raise ReadError(f"{path}: cannot read a catalogue with suffix {path.suffix!r}; use one of {', '.join(formats)}")
-    if not path.is_file():
-        raise ReadError(f"{path} does not exist; give the path of a catalogue table")
-    try:
-        table = Table.read(path, format=formats[path.suffix])
-    except Exception as error:  # the readers have no common error for a damaged file
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ReadError(f"{path}: is not a readable {path.suffix} table ({first_line})") from error
-    table.convert_bytestring_to_unicode()
-    if not set(_KEY) <= set(table.colnames) and "name" not in table.colnames:
-        columns = ", ".join(table.colnames[:8])
-        raise ReadError(f"{path} should have columns obsid, obi and region_id, or name, and it starts with {columns}")
-    return table
 
 
 def _to_arrow(table: "Table", path: Path) -> "pa.Table":

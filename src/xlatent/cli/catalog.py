@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Latents of a catalogue without its spectra.")
 
-INPUTS = {
-    ".csv": "ascii.csv", ".ecsv": "ascii.ecsv", ".fits": "fits", ".vot": "votable", ".xml": "votable", ".parquet": "",
-}  # fmt: skip
 KEYS = ("name", "obsid", "obi", "region_id", "ra", "dec")
 CSC_BANDS = ("s", "m", "h", "b")
 # Taken for a hardness ratio that comes without limits: about its error at 100 counts, (1 - H²)^½ / N^½.
@@ -37,7 +34,9 @@ def _group() -> None:
 
 @app.command()
 def embed(
-    table: Annotated[Path, typer.Argument(help=f"Catalogue: {', '.join(INPUTS)}.", show_default=False)],
+    table: Annotated[
+        Path, typer.Argument(help="Catalogue: .ecsv, .csv, .fits, .vot, .xml or .parquet.", show_default=False)
+    ],
     output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
     columns: Annotated[
         str | None,
@@ -64,7 +63,7 @@ def embed(
     from xlatent.infer.from_fluxes import embed_measured
 
     named = None if columns is None else parse_columns(columns)
-    rows = read_catalogue(table)
+    rows = tables.read_columns(table)
     measured = measurements(rows, named, table)
     keys = {key: rows[key] for key in KEYS if key in rows.colnames}
     done = 0
@@ -107,37 +106,6 @@ def parse_columns(text: str) -> dict[str, dict[str, str]]:
         if "value" not in parts:
             raise ParameterError(f"--columns has an error or limit of {quantity} but no column for its value; name it")
     return named
-
-
-def read_catalogue(path: Path) -> "Table":
-    """Read a table of any of the formats of `INPUTS`.
-
-    Raises
-    ------
-    ReadError
-        If the suffix is another one, the file is missing, damaged or without rows.
-    """
-    from astropy.table import Table
-    from astropy.units import UnitsWarning
-
-    from xlatent.formats.tables import _read_parquet
-
-    if path.suffix not in INPUTS:
-        raise ReadError(f"{path}: cannot read a catalogue with suffix {path.suffix!r}; use one of {', '.join(INPUTS)}")
-    if not path.is_file():
-        raise ReadError(f"{path}: there is no such file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UnitsWarning)  # "ergs" and "photons", which are understood below
-            parquet = path.suffix == ".parquet"
-            table = _read_parquet(path)[0] if parquet else Table.read(path, format=INPUTS[path.suffix])
-    except Exception as error:  # the readers have no common error for a damaged file
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ReadError(f"{path}: is not a readable {path.suffix} table ({first_line})") from error
-    if not len(table):
-        raise ReadError(f"{path}: the table has no rows; give one with a row for each source")
-    table.convert_bytestring_to_unicode()
-    return table
 
 
 def measurements(table: "Table", named: Mapping[str, Mapping[str, str]] | None, path: Path) -> "list[Measured]":
@@ -198,12 +166,14 @@ def _csc_columns(table: "Table", path: Path) -> dict[str, dict[str, str]]:
     """Columns as the Chandra Source Catalog names them, of those that the table has."""
     from xlatent.infer.from_fluxes import RATIOS
 
-    names = {f"{kind}_{band}": f"{kind}_aper_{band}" for kind in ("photflux", "flux") for band in CSC_BANDS}
-    names |= {ratio: ratio for ratio in RATIOS}
+    # The CSC writes flux_aper_lolim_b, with the band last, and hard_hm_lolim.
+    names = {f"{kind}_{band}": f"{kind}_aper{{}}_{band}" for kind in ("photflux", "flux") for band in CSC_BANDS}
+    names |= {ratio: f"{ratio}{{}}" for ratio in RATIOS}
     found = {}
-    for quantity, name in names.items():
+    for quantity, pattern in names.items():
+        name = pattern.format("")
         if name in table.colnames:
-            limits = {end: f"{name}_{end}" for end in ("lolim", "hilim")}
+            limits = {end: pattern.format(f"_{end}") for end in ("lolim", "hilim")}
             present = {end: limit for end, limit in limits.items() if limit in table.colnames}
             if len(present) < 2 and quantity not in RATIOS:
                 missing = next(limit for end, limit in limits.items() if end not in present)

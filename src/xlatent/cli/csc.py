@@ -157,7 +157,8 @@ def _facts(source: "Table") -> Iterator[tuple[str, str]]:
     ):
         if value := _text(row, f"{model}_{parameter}", f"{model}_{parameter}{{}}"):
             nh = _text(row, f"{model}_nh", f"{model}_nh{{}}") or "unknown"
-            yield f"fit {model}", f"{words} {value}, N_H/1e20 cm-2 {nh}, statistic {_text(row, f'{model}_stat')}"
+            statistic = _text(row, f"{model}_stat") or "unknown"
+            yield f"fit {model}", f"{words} {value}, N_H/1e20 cm-2 {nh}, statistic {statistic}"
     for kind, words in (("intra", "within one observation"), ("inter", "between observations")):
         if value := _text(row, f"var_{kind}_prob_b"):
             index = _text(row, f"var_{kind}_index_b") or "unknown"

@@ -1,6 +1,5 @@
 """``xlatent csc label``: the class of each selected source, and its part in training or tests."""
 
-import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -41,8 +40,10 @@ def label(
         )
     check_output(output, (".ecsv",))
     from xlatent.catalog import labels as labelling
+    from xlatent.catalog.query import write
+    from xlatent.formats.tables import read_columns
 
-    table = labelling.read_table(selection, ("name", "ra", "dec"))
+    table = read_columns(selection, ("name", "ra", "dec"))
     if labels is not None:
         known, catalogue = labelling.from_file(labels), labels.name
     elif simbad:
@@ -50,12 +51,7 @@ def label(
     else:
         known, catalogue = labelling.from_vizier(server or labelling.VIZIER), labelling.YANG
     labelled = labelling.match(table, known, catalogue, seed)
-    unfinished = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        labelled.write(unfinished, format="ascii.ecsv")
-        unfinished.replace(output)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write(labelled, output)
     _report(labelled, output)
 
 

@@ -1,12 +1,14 @@
-"""``xlatent train``: a model from simulated spectra."""
+"""``xlatent train``: a model from simulated spectra, and from real ones."""
 
 import os
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from xlatent.cli import torch_needed
+from xlatent.errors import XlatentWarning
 
 
 def train(
@@ -18,19 +20,50 @@ def train(
     start: Annotated[
         str | None, typer.Option("--from", metavar="BUNDLE", help="Model whose weights to start from.")
     ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="STORE", help="Real spectra to train on as well, from xlatent build.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of simulated spectra and initial weights.")] = 0,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice if not given.")] = None,
 ) -> None:
-    """Train a model on simulated spectra, on the GPU if there is one; give --steps or --minutes."""
+    """Train a model, on the GPU if there is one; give --steps or --minutes.
+
+    Spectra are simulated; with --data half of each batch are real ones, known by their counts alone, and the score of
+    held-out counts is told before and after.
+    """
     if threads is not None:
         os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # read when torch is loaded
     with torch_needed():
         from xlatent.model import train as training
+        from xlatent.model.observed import Observed
         from xlatent.model.preset import load_preset
     from xlatent.bundle import locate
+    from xlatent.grid import ModelGrid
 
     weights = None if start is None else locate(start) / "weights.safetensors"
+    observed = None if data is None else Observed(data, ModelGrid())
+    if observed is not None:
+        used = f"{len(observed.train)} spectra to train on, {len(observed.validation)} to judge by"
+        typer.echo(f"{data}: {used}")
+        if observed.passed_over:
+            passed = f"{observed.passed_over.total()} spectra are passed over: {observed.reasons}"
+            warnings.warn(f"{data}: {passed}", XlatentWarning, stacklevel=2)
     checkpoint = training.train(
-        load_preset(preset), output, steps=steps, minutes=minutes, resume=resume, weights=weights, seed=seed
-    )
+        load_preset(preset), output, steps=steps, minutes=minutes, resume=resume, weights=weights, seed=seed,
+        data=observed, report=_held_out,
+    )  # fmt: skip
     typer.echo(f"{checkpoint} written; make a model of it with: xlatent export {output} --output BUNDLE --name NAME")
+
+
+def _held_out(line: dict[str, Any]) -> None:
+    """Tell the score of held-out counts, where a line of the log has one."""
+    score = line.get("held_out", {})
+    if "end" in score:
+        by, error = score["better_by"], score["standard_error"]
+        typer.echo(
+            f"held-out deviance at the end {score['end']:.2f}, {abs(by):.2f} +- {error:.2f} "
+            f"{'better' if by > 0 else 'worse'} than at the start ({score['start']:.2f}); "
+            f"better for {score['share_better']:.0%} of {score['spectra']} spectra"
+        )
+    elif score:
+        typer.echo(f"held-out deviance at the start {score['start']:.2f}, per spectrum")

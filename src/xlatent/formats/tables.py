@@ -1,9 +1,9 @@
-"""Latent tables on disk: Parquet, FITS, VOTable and ECSV, chosen by suffix."""
+"""Tables on disk, chosen by suffix: latents as Parquet, FITS, VOTable and ECSV, and catalogues of others, CSV too."""
 
 import os
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 from astropy.io import fits, votable
 from astropy.table import Column, MaskedColumn, Table
 from astropy.units import UnitsWarning
+from astropy.utils.exceptions import AstropyWarning
 
 from xlatent.errors import ReadError, WriteError
 from xlatent.latents import META_KEYS, LatentTable
@@ -82,19 +83,63 @@ def read(path: str | Path) -> LatentTable:
         If the suffix is another one, the file is missing or damaged, or it has no latents.
     """
     path = Path(path)
-    if path.suffix not in _FORMATS:
-        raise ReadError(f"{path}: cannot read a table with suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}")
-    if not path.is_file():
-        raise ReadError(f"{path}: there is no such file")
-    try:
-        columns, meta = _FORMATS[path.suffix][1](path)
-    except Exception as error:  # the four readers have no common error for a damaged file
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ReadError(f"{path}: is not a readable {path.suffix} table ({first_line})") from error
+    with _reading(path, _FORMATS):
+        columns, meta = _FORMATS[path.suffix.lower()][1](path)
     if "z0" not in columns.colnames:
         found = ", ".join(columns.colnames[:8]) or "no columns"
         raise ReadError(f"{path}: expected a table of latents with columns z0 to z7, found {found}")
     return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta.get(key)})
+
+
+def read_columns(path: str | Path, needed: Iterable[str] = ()) -> Table:
+    """Read any table: a selection, a catalogue, labels.
+
+    Parameters
+    ----------
+    path : str or Path
+        One of `CATALOGUES` by its suffix, in upper or lower case.
+    needed : iterable of str
+        Names that must be among its columns.
+
+    Returns
+    -------
+    astropy.table.Table
+        At least one row; missing values masked, texts as str.
+
+    Raises
+    ------
+    ReadError
+        If the suffix is another one, the file is missing or damaged, lacks a column or has no rows.
+    """
+    path = Path(path)
+    with _reading(path, CATALOGUES), warnings.catch_warnings():
+        warnings.simplefilter("ignore", AstropyWarning)  # on units and other habits of those who made the file
+        table = CATALOGUES[path.suffix.lower()](path)
+    table.convert_bytestring_to_unicode()
+    if absent := [name for name in needed if name not in table.colnames]:
+        found = ", ".join(table.colnames[:8]) or "none"
+        more = ", ..." if len(table.colnames) > 8 else ""
+        raise ReadError(
+            f"{path}: should have a column {' and a column '.join(absent)}, and its columns are {found}{more}; "
+            "add or rename it"
+        )
+    if not len(table):
+        raise ReadError(f"{path}: the table has no rows; give one with at least one")
+    return table
+
+
+@contextmanager
+def _reading(path: Path, suffixes: Iterable[str]) -> Iterator[None]:
+    """Tell in one sentence why a file cannot be read."""
+    if not path.is_file():
+        raise ReadError(f"{path}: there is no such file; check its name")
+    if path.suffix.lower() not in suffixes:
+        raise ReadError(f"{path}: cannot read a table with suffix {path.suffix!r}; use one of {', '.join(suffixes)}")
+    try:
+        yield
+    except Exception as error:  # the readers have no common error for a damaged file
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ReadError(f"{path}: is not a readable {path.suffix} table ({first_line}); make it again") from error
 
 
 def _umask() -> int:
@@ -206,12 +251,19 @@ def _write_ecsv(table: LatentTable, path: Path) -> None:
 
 
 def _read_ecsv(path: Path) -> tuple[Table, dict[str, str]]:
-    table = Table.read(path, format="ascii.ecsv")
+    table = _plain_ecsv(path)
     for column in table.itercols():
         # astropy takes an empty text for a missing one; in our tables a missing text is an empty one.
         if column.dtype.kind == "U":
             table[column.name] = column.filled("") if isinstance(column, MaskedColumn) else column
     return table, dict(table.meta)
+
+
+def _plain_ecsv(path: Path) -> Table:
+    try:
+        return Table.read(path, format="ecsv", engine="pyarrow")  # five times as fast
+    except Exception:  # before astropy 7.2; or an empty line in a text of the header, which it takes for its end
+        return Table.read(path, format="ascii.ecsv")
 
 
 _Writer = Callable[[LatentTable, Path], None]
@@ -222,3 +274,13 @@ _FORMATS: dict[str, tuple[_Writer, _Reader]] = {
     ".vot": (_write_votable, _read_votable),
     ".ecsv": (_write_ecsv, _read_ecsv),
 }
+
+CATALOGUES: dict[str, Callable[[Path], Table]] = {
+    ".ecsv": _plain_ecsv,
+    ".csv": lambda path: Table.read(path, format="ascii.csv"),
+    ".fits": lambda path: Table.read(path, format="fits"),
+    ".vot": lambda path: Table.read(path, format="votable"),
+    ".xml": lambda path: Table.read(path, format="votable"),
+    ".parquet": lambda path: _read_parquet(path)[0],
+}
+"""Reader of each kind of table that `read_columns` takes."""

@@ -25,12 +25,17 @@ from xlatent.model.likelihood import (
     pair_difference,
     profiled_amplitude,
 )
+from xlatent.model.observed import SHARE, Observed, better
 from xlatent.model.preset import Preset, Training
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory, Views
 
 CHECKPOINT_SECONDS = 120.0
 LOG_EVERY = 50
+GENTLE = 0.1  # of the preset's learning rate, to teach a trained model real spectra: with all of it, it forgets others
+# Of the change that fine-tuning makes to the weights: half way between two sets most of what is new is there, and little
+# of the old is lost (Wortsman et al. 2022, arXiv:2109.01903).
+KEPT = 0.5
 BRIGHT = 3000.0  # counts above which every latent should be known
 COLOURS = np.geomspace(0.5, 8.0, 13)  # keV, edges of bands in which draws from the prior must be like the population,
 FAINTEST = 1e-5  # down to this share of all photons
@@ -69,12 +74,8 @@ def poisson_loss(
     towards the prior twice. So is the decoder where counts are few; of bright spectra, whose latents are known, it is
     taught by the expected counts, which have none of the noise.
     """
-    mean, factor = _encode(model, views)
-    n = len(mean)
-    z = mean + (factor @ noise[:n, :, None])[:, :, 0]
-    still = {name: p.detach() for name, p in model.decoder.named_parameters()}
-    seen = torch.func.functional_call(model.decoder, still, (z,))
-    encoder_deviance = _deviance(views, seen, views.counts)
+    n = len(views.counts)
+    mean, factor, z, encoder_deviance = _sampled(model, views, noise[:n])
     # Draws from the prior go through the decoder beside those from the posterior.
     decoded, fancied = model.decoder(torch.cat([z.detach(), noise[n:]])).split([n, len(noise) - n])
     truth = views.source + views.background
@@ -110,6 +111,27 @@ def poisson_loss(
         "prior": apart,
         "active": (remaining < 0.5).sum(),
     }
+
+
+def observed_loss(
+    model: Autoencoder, views: Views, training: Training, beta: float, noise: Tensor
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Negative evidence bound per real spectrum: their own counts teach both halves, for the truth is unknown."""
+    mean, factor, z, encoder_deviance = _sampled(model, views, noise)
+    decoder_deviance = _deviance(views, model.decoder(z.detach()), views.counts)
+    # Noise makes about one for each bin of a bright spectrum; a faint one has no misfit worth the name.
+    misfit = (decoder_deviance.detach() - views.counts.shape[1]).clamp(min=0.0)
+    weight = training.robust_scale / (training.robust_scale + misfit)
+    loss = 0.5 * (weight * (encoder_deviance + decoder_deviance)).mean() + beta * divergence(mean, factor).mean()
+    return loss, {"observed": decoder_deviance.mean(), "observed_median": decoder_deviance.median()}
+
+
+def _sampled(model: Autoencoder, views: Views, noise: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Posterior, a draw from it, and the draw's deviance through a decoder held still, which teaches the encoder."""
+    mean, factor = _encode(model, views)
+    z = mean + (factor @ noise[:, :, None])[:, :, 0]
+    still = {name: p.detach() for name, p in model.decoder.named_parameters()}
+    return mean, factor, z, _deviance(views, torch.func.functional_call(model.decoder, still, (z,)), views.counts)
 
 
 def _colours(photons: Tensor, grid: ModelGrid) -> Tensor:
@@ -183,9 +205,10 @@ def train(
     resume: bool = False,
     weights: Path | None = None,
     seed: int = 0,
+    data: Observed | None = None,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> Path:
-    """Train a preset on simulated spectra and leave checkpoints in a folder.
+    """Train a preset on simulated spectra, and on real ones if there are any, and leave checkpoints in a folder.
 
     Parameters
     ----------
@@ -200,6 +223,9 @@ def train(
         ``weights.safetensors`` to start from, with a fresh optimiser and schedule.
     seed : int
         Of the simulated spectra and of the network's initial weights.
+    data : Observed, optional
+        Real spectra, which then make up half of each batch. Their held-out score at the start and at the end is
+        reported, and stands in ``log.jsonl``.
     report : callable, optional
         Called with each line of the log.
 
@@ -211,14 +237,17 @@ def train(
     Raises
     ------
     ParameterError
-        If not exactly one of ``steps`` and ``minutes`` is given.
+        If not exactly one of ``steps`` and ``minutes`` is given, or there are ``data`` for a preset without likelihood.
     ModelError
-        If there is nothing to resume or no weights to start from, or a run is there and ``resume`` is not asked for.
+        If there is nothing to resume or no weights to start from, or a run is there and ``resume`` is not asked for,
+        or was begun with other data.
     """
     if (steps is None) == (minutes is None):
         raise ParameterError("give the length of the training as either steps or minutes")
     if weights is not None and not weights.is_file():
         raise ModelError(f"{weights} is missing: this bundle cannot be trained on; start from another")
+    if data is not None and preset.loss != "poisson":
+        raise ParameterError(f"preset {preset.name} has no likelihood to train on real spectra by; use response-aware")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(seed)
     grid = ModelGrid()
@@ -229,10 +258,14 @@ def train(
         model.parameters(), lr=t.learning_rate, weight_decay=t.weight_decay, betas=(0.9, 0.98)
     )
     step, elapsed = 0, 0.0
+    real: dict[str, Any] = {}  # what a checkpoint says of the data
+    start: dict[str, Tensor] = {}  # weights that fine-tuning began with
+    if data is not None:
+        real = {"store": data.fingerprint, "spectra": len(data.train), "gentle": weights is not None}
     output.mkdir(parents=True, exist_ok=True)
     state_file = output / "checkpoint.json"
     if resume:
-        step, elapsed, seed = _restore(output, preset, model, average, optimiser)
+        step, elapsed, seed, real, start = _restore(output, preset, model, average, optimiser, real)
     elif state_file.exists():
         raise ModelError(
             f"{output} already holds a training run; pass --resume to go on with it or choose another folder"
@@ -242,14 +275,21 @@ def train(
         average = {name: value.detach().clone() for name, value in model.state_dict().items()}
 
     energy = torch.as_tensor(grid.energy, dtype=torch.float32, device=device)
-    batches = simulated_batches(grid, t, seed, step, energy)
+    sources = t.batch if data is None else t.batch - round(SHARE * t.batch)
+    batches = simulated_batches(grid, t.model_copy(update={"batch": sources}), seed, step, energy)
+    if data is not None and not resume:
+        real["held_out"] = data.held_out(model).tolist()
+        _tell(output, {"step": step, "held_out": {"start": float(np.mean(real["held_out"]))}}, report)
+    gentle = real.get("gentle", False)
+    if gentle and not resume:
+        start = {name: value.clone() for name, value in average.items()}
     generator = torch.Generator()  # seeded with each step, so that a resumed run draws what an unbroken one does
     started = last_saved = time.monotonic()
     before = elapsed
     sums: dict[str, float] = {}
     said = TextColumn("{task.fields[said]}")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), said)
-    with Progress(*columns) as bar, (output / "log.jsonl").open("a") as log:
+    with Progress(*columns) as bar:
         task = bar.add_task(preset.name, total=1.0, said="")
         since, spectra = time.monotonic(), 0
         while (done := _progress(step, elapsed, steps, minutes)) < 1.0:
@@ -257,13 +297,19 @@ def train(
                 t.learning_rate * min(1.0, (step + 1) / max(t.warmup_steps, 1)) * 0.5 * (1 + math.cos(math.pi * done))
             )
             for group in optimiser.param_groups:
-                group["lr"] = rate
-            beta = t.beta_start + (t.beta_end - t.beta_start) * min(1.0, done / 0.6)
+                group["lr"] = rate * (GENTLE if gentle else 1.0)
+            risen = 1.0 if gentle else min(1.0, done / 0.6)
+            beta = t.beta_start + (t.beta_end - t.beta_start) * risen
             photons, views = next(batches)
             if preset.loss == "poisson":
                 # As many draws from the prior again as posteriors.
                 noise = torch.randn(2 * len(photons), preset.network.latents, generator=generator.manual_seed(step))
                 loss, named = poisson_loss(model, grid, photons, views, t, beta, noise.to(device))
+                if data is not None:
+                    seen = data.batch(seed, step, 2 * (t.batch - sources), device)
+                    noise = torch.randn(len(seen.counts), preset.network.latents, generator=generator)
+                    other, more = observed_loss(model, seen, t, beta, noise.to(device))
+                    loss, named = (1.0 - SHARE) * loss + SHARE * other, named | more
             else:
                 loss, named = mse_loss(model, grid, views)
             optimiser.zero_grad(set_to_none=True)
@@ -276,7 +322,7 @@ def train(
                 for name, value in model.state_dict().items():
                     average[name].lerp_(value, 1.0 - decay)
             step += 1
-            spectra += views.counts.shape[0]
+            spectra += 2 * t.batch
             elapsed = before + time.monotonic() - started
             for name, value in {"loss": loss, **named}.items():
                 sums[name] = sums.get(name, 0.0) + float(value.detach())
@@ -291,18 +337,30 @@ def train(
                 batches_seen = spectra / (2 * t.batch)
                 means = {name: value / batches_seen for name, value in sums.items()}
                 line |= {name: round(value, 3) for name, value in means.items()}
-                log.write(json.dumps(line) + "\n")
-                log.flush()
-                if report is not None:
-                    report(line)
+                _tell(output, line, report)
                 text = f"loss {means['loss']:.2f}  active {means['active']:.1f}  {speed:.0f} spectra/s"
                 bar.update(task, completed=done, said=text)
                 since, spectra, sums = time.monotonic(), 0, {}
             if time.monotonic() - last_saved > CHECKPOINT_SECONDS:
-                _save(output, preset, model, average, optimiser, step, elapsed, seed)
+                _save(output, preset, model, average, optimiser, step, elapsed, seed, real, start)
                 last_saved = time.monotonic()
         bar.update(task, completed=1.0)
-    return _save(output, preset, model, average, optimiser, step, elapsed, seed)
+    if gentle and not real.get("mixed"):
+        real["mixed"] = True
+        for name, value in average.items():
+            value.lerp_(start[name], 1.0 - KEPT)
+    path = _save(output, preset, model, average, optimiser, step, elapsed, seed, real, start)
+    if data is not None:
+        load(model, average, path)
+        _tell(output, {"step": step, "held_out": better(np.array(real["held_out"]), data.held_out(model))}, report)
+    return path
+
+
+def _tell(output: Path, line: dict[str, Any], report: Callable[[dict[str, Any]], None] | None) -> None:
+    with (output / "log.jsonl").open("a") as log:
+        log.write(json.dumps(line) + "\n")
+    if report is not None:
+        report(line)
 
 
 def _progress(step: int, elapsed: float, steps: int | None, minutes: float | None) -> float:
@@ -318,8 +376,11 @@ def _save(
     step: int,
     elapsed: float,
     seed: int,
+    real: dict[str, Any],
+    start: dict[str, Tensor],
 ) -> Path:
-    tensors = {f"model.{k}": v for k, v in model.state_dict().items()} | {f"average.{k}": v for k, v in average.items()}
+    kinds = {"model": model.state_dict(), "average": average, "start": start}
+    tensors = {f"{kind}.{name}": value for kind, values in kinds.items() for name, value in values.items()}
     for index, slots in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser.{index}.{k}": v for k, v in slots.items()}
     path = output / "checkpoint.safetensors"
@@ -327,6 +388,8 @@ def _save(
     save_file({k: v.contiguous().cpu().clone() for k, v in tensors.items()}, partial)
     # One state for both files: the step travels in each, and the tensors land first.
     state = {"preset": preset.model_dump(), "step": step, "elapsed_s": elapsed, "seed": seed}
+    if real:
+        state["data"] = real
     (output / "checkpoint.json.part").write_text(json.dumps(state, indent=1))
     partial.replace(path)
     (output / "checkpoint.json.part").replace(output / "checkpoint.json")
@@ -334,18 +397,29 @@ def _save(
 
 
 def _restore(
-    output: Path, preset: Preset, model: Autoencoder, average: dict[str, Tensor], optimiser: torch.optim.Optimizer
-) -> tuple[int, float, int]:
+    output: Path,
+    preset: Preset,
+    model: Autoencoder,
+    average: dict[str, Tensor],
+    optimiser: torch.optim.Optimizer,
+    real: dict[str, Any],
+) -> tuple[int, float, int, dict[str, Any], dict[str, Tensor]]:
     path = output / TENSORS
     if not ((output / STATE).exists() and path.exists()):
         raise ModelError(f"there is no checkpoint in {output} to resume; leave out --resume to start there")
     state = read_state(output)
     if state["preset"]["name"] != preset.name:
         raise ModelError(f"{output} holds a run of preset {state['preset']['name']!r}, not {preset.name!r}")
+    begun = state.get("data", {})
+    if begun.get("store") != real.get("store"):
+        other = "another store" if begun and real else "a store" if begun else "simulated spectra alone"
+        raise ModelError(f"{output} holds a run that was begun with {other} for --data; resume it with the same")
     tensors = read_tensors(path)
     load(model, chosen(tensors, "average"), path)
     for name, value in model.state_dict().items():
         average[name].copy_(value)
     load(model, chosen(tensors, "model"), path)
     load_optimiser(optimiser, chosen(tensors, "optimiser"), path)
-    return state["step"], state["elapsed_s"], state["seed"]
+    device = next(model.parameters()).device
+    start = {name: value.to(device) for name, value in chosen(tensors, "start").items()}
+    return state["step"], state["elapsed_s"], state["seed"], begun, start

@@ -1,0 +1,261 @@
+"""Real spectra as training data: which of a store are of use, in what order they come, and what held-out counts say."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import scipy.sparse
+import torch
+from jaxtyping import Bool, Float, Int
+from rich.console import Console
+from rich.progress import track
+from scipy.ndimage import gaussian_filter1d
+
+from xlatent.errors import ParameterError
+from xlatent.formats.store import open_store
+from xlatent.grid import ModelGrid, sensitivity
+from xlatent.model.autoencoder import Autoencoder
+from xlatent.model.likelihood import expected_deviance, profiled_amplitude
+from xlatent.simulate.observe import Views
+from xlatent.spectrum import Response, Spectrum
+
+SHARE = 0.5
+"""Part of each batch and of the loss that real spectra have: as much to learn from them as not to forget by."""
+
+MOST_HELD_OUT = 2000
+"""Validation spectra that are scored; twice as many would make the standard error a third smaller."""
+
+# The background expected in a channel is that of `infer.encode.prepare`: averaged over as many channels as make it good
+# to a tenth, and no more than 35. Where none of those holds a count it is a tenth of the average of all: a count there
+# is odd, and not impossible.
+_ENOUGH_COUNTS, _MOST_CHANNELS, _LEAST = 100.0, 35.0, 0.1
+_MOST_RESPONSES = 1024  # of which projections are kept, 131 kB each
+_CHUNK = 128
+
+
+class Observed:
+    """The spectra of a store that can be trained on, those of its split ``validation`` to judge by.
+
+    Memory holds one shard of the store, the responses of late, and a number for each spectrum.
+
+    Parameters
+    ----------
+    path
+        Of the store; a folder or a URL.
+    grid
+        That of the model.
+
+    Attributes
+    ----------
+    train, validation : arrays of int
+        Places in the store of the spectra of use.
+    passed_over : Counter
+        How many are of no use, by reason.
+    fingerprint : str
+        Sha256 of the store's first and last shard and their number: what tells it from others.
+
+    Raises
+    ------
+    ReadError
+        If there is no store, or it is damaged.
+    ParameterError
+        If it has no splits, or nothing of use in ``train`` or in ``validation``.
+    """
+
+    def __init__(self, path: str | Path, grid: ModelGrid) -> None:
+        self.grid = grid
+        self._store = open_store(path)
+        self._projections: WeakKeyDictionary[Response, dict[bytes, tuple[Any, Any, Any]]] = WeakKeyDictionary()
+        splits = np.array(self._store.columns(["split"]).column("split").to_pylist(), dtype=object)
+        useful: dict[str, list[int]] = {"train": [], "validation": []}
+        self.passed_over: Counter[str] = Counter()
+        for i in _bar("Reading the store", np.flatnonzero(np.isin(splits, list(useful))).tolist()):
+            reason = unusable(self._store[i], grid)
+            if reason:
+                self.passed_over[reason] += 1
+            else:
+                useful[splits[i]].append(i)
+        for split, found in useful.items():
+            if not found:
+                why = f" ({self.reasons})" if self.passed_over else ""
+                raise ParameterError(
+                    f"{path} holds no spectrum to train with in its split {split}, of {len(splits)} in all{why}; "
+                    "build it from more sources, observed at "
+                    f"{grid.chan_lo:g}-{grid.chan_hi:g} keV and with their responses"
+                )
+        self.train, self.validation = (np.array(found) for found in useful.values())
+        self._shard = np.searchsorted(np.cumsum([len(s) for s in self._store.shards]), self.train, side="right")
+        if len(self.validation) > MOST_HELD_OUT:
+            chosen = np.random.default_rng(0).permutation(len(self.validation))[:MOST_HELD_OUT]
+            self.validation = self.validation[np.sort(chosen)]
+        shards = self._store.info.shards
+        self.fingerprint = f"{len(shards)}-{shards[0].sha256[:16]}-{shards[-1].sha256[:16]}"
+
+    @property
+    def reasons(self) -> str:
+        """Why spectra were passed over, and how many."""
+        return ", ".join(f"{n} {reason}" for reason, n in self.passed_over.most_common())
+
+    def batch(self, seed: int, step: int, size: int, device: torch.device) -> Views:
+        """The spectra of one step of training; each is used once before any is used again.
+
+        In every epoch the shards are shuffled, and the spectra within each: the order depends on ``(seed, epoch)``
+        alone, so that step ``step`` of a resumed run sees what it would have seen.
+        """
+        epoch, place = np.divmod(np.arange(step * size, (step + 1) * size), len(self.train))
+        orders = {e: self._order(seed, e) for e in np.unique(epoch).tolist()}
+        return self._views([self._store[int(orders[e][p])] for e, p in zip(epoch.tolist(), place, strict=True)], device)
+
+    def _order(self, seed: int, epoch: int) -> Int[np.ndarray, "n"]:
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, epoch)))  # simulation has no such key
+        rank = rng.permutation(len(self._store.shards))[self._shard]
+        return self.train[np.lexsort((rng.random(len(rank)), rank))]
+
+    def _views(self, spectra: list[Spectrum], device: torch.device) -> Views:
+        rows = [self._row(spectrum) for spectrum in spectra]
+        counts, off, background, scale, unit, spread, matrix = (
+            torch.as_tensor(np.asarray(values, dtype=np.float32), device=device) for values in zip(*rows, strict=True)
+        )
+        area = torch.ones((len(rows), self.grid.n_energy), device=device)  # it is in the matrix
+        return Views(counts, off, torch.full_like(counts, torch.nan), background, scale, unit, spread, area, matrix)
+
+    def _row(self, spectrum: Spectrum) -> tuple[Any, ...]:
+        """On the detector grid: counts, measured and expected background, its scale, and what `_project` gives."""
+        if spectrum.response is None:
+            raise ParameterError(f"{spectrum.name} has no response")
+        mask = spectrum.select(self.grid.chan_lo, self.grid.chan_hi)
+        alpha = np.broadcast_to(np.asarray(spectrum.background_scale, dtype=np.float64), mask.shape)
+        off = spectrum.background.counts if spectrum.background is not None else np.zeros(mask.shape)
+        summed = [
+            self.grid.rebin_counts(values, spectrum.response, mask)
+            for values in (spectrum.counts, alpha * off, alpha * smoothed(off, mask))
+        ]
+        return *summed, alpha[mask].mean(), *self._project(spectrum.response, np.where(mask, spectrum.areascale, 0.0))
+
+    def _project(self, response: Response, weight: Float[np.ndarray, "n_chan_native"]) -> tuple[Any, Any, Any]:
+        """What `grid.sensitivity` says of a response, and its projection, kept for other spectra that have it."""
+        kept, key = self._projections.setdefault(response, {}), weight.tobytes()
+        if key not in kept:
+            bins = self.grid.channel_bins(response)
+            inside = np.flatnonzero(bins >= 0)
+            gather = scipy.sparse.csr_array((weight[inside], (inside, bins[inside])), (len(bins), self.grid.n_chan))
+            # Channels are summed first: the product with the whole matrix would take most of the time of a step.
+            lo, hi = self.grid.chan[:-1], self.grid.chan[1:]
+            summed = replace(response, redistribution=response.redistribution @ gather, chan_lo=lo, chan_hi=hi)
+            matrix = self.grid.project(summed)
+            unit, spread = sensitivity(self.grid.reference[None], matrix, np.log(self.grid.energy_mid))
+            if len(self._projections) > _MOST_RESPONSES:
+                self._projections.clear()
+                self._projections[response] = kept
+            kept[key] = unit[0], spread[0], matrix.astype(np.float32)
+        return kept[key]
+
+    def held_out(self, model: Autoencoder) -> Float[np.ndarray, "n"]:
+        """Poisson deviance of one half of each validation spectrum's counts under what the other half says.
+
+        Every spectrum is split in two by `halves`, always in the same way. The mean of the encoder's posterior of the
+        first half is decoded, with the amplitude most likely for that half and the background of that half; the
+        deviance is that of the second half's counts on the detector grid. Both halves know nothing of each other but
+        the source, so that what is learnt from noise is punished.
+
+        Returns
+        -------
+        array [n_validation]
+        """
+        device = next(model.parameters()).device
+        scores = []
+        for start in _bar("Held-out score", range(0, len(self.validation), _CHUNK)):
+            pairs = [
+                halves(self._store[int(i)], np.random.default_rng([int(i), 2]))
+                for i in self.validation[start : start + _CHUNK]
+            ]
+            seen, other = (self._views(list(half), device) for half in zip(*pairs, strict=True))
+            scores.append(score(model, seen, other.counts).cpu().numpy())
+        return np.concatenate(scores).astype(np.float64)
+
+
+def _bar(what: str, numbers: Sequence[int]) -> Iterable[int]:
+    """Go through numbers behind a progress bar, if stderr is a terminal."""
+    console = Console(stderr=True)
+    return track(numbers, what, console=console, transient=True, disable=not console.is_terminal)
+
+
+def unusable(spectrum: Spectrum, grid: ModelGrid) -> str | None:
+    """Why a spectrum cannot be trained on, as the end of "12 ..."; None if it can."""
+    response = spectrum.response
+    if response is None:
+        return "without response"
+    if np.any(spectrum.counts % 1.0):
+        return "with counts that are no whole numbers"
+    lo, hi = response.energy_lo, response.energy_hi
+    ends = max(lo.min(), response.chan_lo.min()), min(hi.max(), response.chan_hi.max())
+    inside = (hi > grid.chan_lo) & (lo < grid.chan_hi)
+    if ends[0] > 1.01 * grid.chan_lo or ends[1] < 0.99 * grid.chan_hi or not response.area[inside].any():
+        return f"whose response does not cover {grid.chan_lo:g}-{grid.chan_hi:g} keV"
+    if not spectrum.counts[spectrum.select(grid.chan_lo, grid.chan_hi)].any():
+        return f"without counts in {grid.chan_lo:g}-{grid.chan_hi:g} keV"
+    return None
+
+
+def halves(spectrum: Spectrum, rng: np.random.Generator) -> tuple[Spectrum, Spectrum]:
+    """Split a spectrum and its background in two, each count at random, of half the exposure each.
+
+    The two are independent Poisson spectra of the same source. Background counts that are no whole numbers are rounded.
+    """
+
+    def split(whole: Spectrum) -> tuple[Spectrum, Spectrum]:
+        counts = np.rint(whole.counts)
+        first = rng.binomial(counts.astype(np.int64), 0.5).astype(np.float64)
+        one, two = (replace(whole, counts=n, exposure=0.5 * whole.exposure) for n in (first, counts - first))
+        return one, two
+
+    first, second = split(spectrum)
+    if spectrum.background is None:
+        return first, second
+    backgrounds = split(spectrum.background)
+    return replace(first, background=backgrounds[0]), replace(second, background=backgrounds[1])
+
+
+@torch.no_grad()
+def score(model: Autoencoder, seen: Views, other: torch.Tensor) -> torch.Tensor:
+    """Deviance of counts ``other`` [n, n_chan] under what the model makes of ``seen`` [n]."""
+    mean, _ = model.encoder(seen.counts, seen.off, seen.unit, seen.spread, seen.scale)
+    shape = seen.fold(torch.exp(model.decoder(mean))) + 1e-12
+    amplitude = profiled_amplitude(seen.counts, shape, seen.background + 1e-7)
+    return expected_deviance(other, amplitude * shape + seen.background + 1e-7)
+
+
+def better(start: Float[np.ndarray, "n"], end: Float[np.ndarray, "n"]) -> dict[str, float | int]:
+    """Compare two held-out scores of the same spectra.
+
+    Returns
+    -------
+    dict
+        ``spectra``, mean deviance at ``start`` and ``end``, mean difference ``better_by`` with its ``standard_error``,
+        and the ``share_better``.
+    """
+    gain = start - end
+    error = float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else float("nan")
+    return {
+        "spectra": len(gain),
+        "start": float(start.mean()),
+        "end": float(end.mean()),
+        "better_by": float(gain.mean()),
+        "standard_error": error,
+        "share_better": float((gain > 0).mean()),
+    }
+
+
+def smoothed(
+    off: Float[np.ndarray, "n_chan_native"], mask: Bool[np.ndarray, "n_chan_native"]
+) -> Float[np.ndarray, "n_chan_native"]:
+    """Counts that are expected of a background in the channels of ``mask``, from those that it has; 0 in others."""
+    mean, inside = np.zeros_like(off), off[mask]
+    averaged = np.clip(_ENOUGH_COUNTS / max(inside.mean(), 1e-9), 1.0, _MOST_CHANNELS)
+    # A Gaussian of standard deviation s averages over 2 sqrt(pi) s channels.
+    mean[mask] = gaussian_filter1d(inside, averaged / (2.0 * np.sqrt(np.pi)), mode="nearest")
+    return np.where(mask, np.maximum(mean, _LEAST * inside.mean()), 0.0)
