@@ -6,14 +6,22 @@ import typer
 from typer.core import TyperGroup
 
 from xlatent.cli import FAILED, INTERRUPTED, USAGE, catalog, csc, stop, tell, warnings_to
+from xlatent.cli.accretion import accretion
 from xlatent.cli.build import build
+from xlatent.cli.cluster import cluster
 from xlatent.cli.compare_models import compare_models
 from xlatent.cli.demo import demo
 from xlatent.cli.embed import embed
 from xlatent.cli.export import export
+from xlatent.cli.formulas import formulas
 from xlatent.cli.info import info
+from xlatent.cli.information import information
+from xlatent.cli.neighbours import neighbours
+from xlatent.cli.outliers import outliers
+from xlatent.cli.regress import regress
 from xlatent.cli.show import show
 from xlatent.cli.simulate import simulate
+from xlatent.cli.tracks import tracks
 from xlatent.cli.train import train
 from xlatent.errors import ReadError, ResponseError, XlatentError
 
@@ -36,7 +44,10 @@ class _Plain(TyperGroup):
 
 
 app = typer.Typer(cls=_Plain, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-for _command in (embed, build, show, info, demo, simulate, train, export, compare_models):
+for _command in (
+    embed, build, show, info, demo, simulate, train, export, compare_models,
+    cluster, regress, information, neighbours, outliers, tracks, accretion, formulas,
+):  # fmt: skip
     app.command()(_command)
 app.add_typer(csc.app, name="csc")
 app.add_typer(catalog.app, name="catalog")

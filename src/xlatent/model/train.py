@@ -33,8 +33,8 @@ from xlatent.simulate.observe import Observatory, Views
 CHECKPOINT_SECONDS = 120.0
 LOG_EVERY = 50
 GENTLE = 0.1  # of the preset's learning rate, to teach a trained model real spectra: with all of it, it forgets others
-# Of the change that fine-tuning makes to the weights: half way between two sets most of what is new is there, and little
-# of the old is lost (Wortsman et al. 2022, arXiv:2109.01903).
+# Of the change that fine-tuning makes to the weights: half way between two sets most of what is new is there, and
+# little of the old is lost (Wortsman et al. 2022, arXiv:2109.01903).
 KEPT = 0.5
 BRIGHT = 3000.0  # counts above which every latent should be known
 COLOURS = np.geomspace(0.5, 8.0, 13)  # keV, edges of bands in which draws from the prior must be like the population,

@@ -1,0 +1,122 @@
+"""``xlatent accretion``: how much like an accreting compact object each source of a table is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from xlatent.cli import check_output
+from xlatent.cli.embed import TABLES
+from xlatent.cli.results import read_joined
+from xlatent.cli.show import FIGURES
+from xlatent.errors import ModelError, ParameterError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from xlatent.infer.embed import LatentModel
+    from xlatent.science.accretion import Direction
+
+
+def accretion(
+    table: Annotated[Path, typer.Argument(help="Table of latents.", show_default=False)],
+    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Table with name and class, to learn from; the table's own class if not given."
+        ),
+    ] = None,
+    direction: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="Use this direction, learned before, instead of learning one."),
+    ] = None,
+    keep: Annotated[
+        Path | None, typer.Option("--save", metavar="JSON", help="File to keep the learned direction in.")
+    ] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help=f"What the direction does to a spectrum: {', '.join(FIGURES)}.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Model to decode the figure with: name or folder; the shipped one if not given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of folds and resamples.")] = 0,
+) -> None:
+    """Give each source its place on the line in latent space that sets accreting compact objects apart.
+
+    Adds accretion and accretion_err, in standard deviations of a group of sources: larger for HMXB, LMXB and CV than
+    for AGN and for coronal sources (YSO, LM-STAR), 0 halfway to the nearer of the two.
+    """
+    check_output(output, TABLES)
+    for path, suffixes in ((keep, (".json",)), (figure, FIGURES)):
+        if path is not None:
+            check_output(path, suffixes)
+    if direction is not None and (labels is not None or keep is not None):
+        raise ParameterError("--direction uses a direction learned before; leave out --labels and --save")
+    import numpy as np
+
+    from xlatent.formats import tables
+    from xlatent.latents import LatentTable
+    from xlatent.science.accretion import Direction, learn
+    from xlatent.science.sampling import source_of, usable
+
+    latents = read_joined(table, labels, ["class"] if direction is None else [])
+    origin = latents.meta.get("model_sha256", "")
+    if direction is not None:
+        line = Direction.load(direction)
+        if line.model != origin:
+            raise ParameterError(
+                f"{direction} is for latents of model {line.model[:12] or 'unknown'} and {table} has those of "
+                f"{origin[:12] or 'an unknown one'}; learn a direction for this model with --labels"
+            )
+    else:
+        classes = np.ma.filled(np.ma.asarray(latents["class"]).astype(str), "")
+        classes = np.where(usable(latents), classes, "")
+        line = learn(latents.z, latents.covariance, classes, source_of(latents), origin, seed)
+        if keep is not None:
+            line.save(keep)
+    value, error = line.value(latents.z, latents.covariance)
+    columns = {name: latents[name] for name in latents.colnames} | {"accretion": value, "accretion_err": error}
+    tables.write(LatentTable(columns, latents.meta), output)
+    typer.echo(line.formula())
+    for name, area in line.auc.items():
+        typer.echo(
+            f"compact objects above {name}: {area:.3f} ± {line.auc_err[name]:.3f} (AUC, sources left out of the fit)"
+        )
+    typer.echo(f"written to {output}")
+    if figure is not None:
+        from xlatent.bundle import DEFAULT_MODEL
+        from xlatent.figures import save
+        from xlatent.infer.embed import load_model
+
+        loaded = load_model(model or DEFAULT_MODEL, threads=1)
+        if origin not in ("", loaded.info.fingerprint):
+            raise ModelError(
+                f"{table} has latents of model {origin[:12]}, and {loaded.info.name} is "
+                f"{loaded.info.fingerprint[:12]}: name the model that made it with --model"
+            )
+        save(_draw(line, loaded), figure)
+        typer.echo(f"drawn to {figure}")
+
+
+def _draw(line: "Direction", loaded: "LatentModel") -> "Figure":
+    """Photon spectra at five places along the direction, E² times the density at 1 keV of each taken for one."""
+    import numpy as np
+    from matplotlib.figure import Figure
+
+    from xlatent.figures import BLACK, BLUE, ORANGE, SKY, VERMILION, style
+
+    values = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
+    energy = loaded.grid.energy_mid
+    spectra = np.exp(line.spectra(loaded._decoder.log_flux, values)) / loaded.grid.energy_width
+    with style():
+        figure = Figure(figsize=(4.8, 3.6), layout="constrained")
+        axes = figure.add_subplot()
+        for value, spectrum, colour in zip(values, spectra, (BLUE, SKY, BLACK, ORANGE, VERMILION), strict=True):
+            shape = energy**2 * spectrum / np.interp(1.0, energy, spectrum)
+            axes.loglog(energy, shape, color=colour, label=f"a = {value:+.0f}")
+        axes.set_xlim(0.5, 8.0)
+        axes.set_xlabel("Energy (keV)")
+        axes.set_ylabel("E² × photon spectrum, 1 at 1 keV")
+        axes.legend()
+    return figure

@@ -1,0 +1,60 @@
+"""``xlatent classify``: class probabilities and prediction sets of the sources of a latent table."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xlatent.cli import check_output
+from xlatent.cli.embed import TABLES
+from xlatent.cli.results import names_of, read_joined
+from xlatent.errors import ParameterError
+
+CLASSIFIER = "classifier.onnx"  # in the folder of its model
+
+
+def classify(
+    table: Annotated[Path, typer.Argument(help=f"Latent table: {', '.join(TABLES)}.", show_default=False)],
+    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    allowed: Annotated[
+        str,
+        typer.Option(
+            "--with",
+            metavar="flux,variability,nh_gal",
+            help="What may be used besides the spectrum. nh_gal, the Galactic column, tells where on the sky a source "
+            "is: good for sources found as those of the training set were, misleading for others.",
+        ),
+    ] = "",
+    join: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another table with name and the columns that --with needs.")
+    ] = None,
+    classifier: Annotated[
+        Path | None, typer.Option(help="Classifier (.onnx); that of the shipped model if not given.")
+    ] = None,
+) -> None:
+    """Say which kind of source each row is, with calibrated probabilities.
+
+    Adds p_AGN, p_YSO, p_LM_STAR, p_HM_STAR, p_NS, p_LMXB, p_CV and p_HMXB (all classes taken for equally common), class
+    (the most probable) and prediction_set (what cannot be ruled out: it holds the truth in 90 % of cases).
+    """
+    check_output(output, TABLES)
+    from xlatent.bundle import DEFAULT_MODEL, locate
+    from xlatent.formats import tables
+    from xlatent.science import classify as science
+
+    groups = names_of(allowed)
+    if unknown := [group for group in groups if group not in science.ALLOWED]:
+        raise ParameterError(f"--with takes {', '.join(science.ALLOWED)}, separated by commas, not {unknown[0]!r}")
+    there = [] if join is None else tables.read_columns(join).colnames
+    needed = [names for group in groups for names in science.ALLOWED[group].values()]
+    latents = read_joined(table, join, [name for names in needed for name in names if name in there])
+    found = science.classify(latents, science.load_classifier(classifier or locate(DEFAULT_MODEL) / CLASSIFIER), groups)
+    tables.write(found, output)
+    sets = [str(names).split(",") for names in found["prediction_set"]]
+    sure = [names[0] for names in sets if len(names) == 1]
+    tally = ", ".join(f"{name} {sure.count(name)}" for name in science.CLASSES if name in sure)
+    rows = "row" if len(found) == 1 else "rows"
+    typer.echo(
+        f"{len(found)} {rows} written to {output}; one class left in the set of {len(sure)}"
+        f"{f' ({tally})' if tally else ''}, not sure of {len(found) - len(sure)}"
+    )

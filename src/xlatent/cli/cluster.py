@@ -1,0 +1,73 @@
+"""``xlatent cluster``: a table of latents in, the same with the cluster of each row out."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xlatent.cli import check_output
+from xlatent.cli.embed import TABLES
+from xlatent.cli.results import RESULTS, read_joined, show, write
+
+
+class Method(StrEnum):
+    """Of `xlatent.science.cluster.cluster`."""
+
+    MIXTURE = "mixture"
+    HDBSCAN = "hdbscan"
+
+
+def cluster(
+    table: Annotated[Path, typer.Argument(help="Table of latents.", show_default=False)],
+    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    method: Annotated[Method, typer.Option(help="Mixture of normal distributions, or HDBSCAN.")] = Method.MIXTURE,
+    number: Annotated[
+        int | None,
+        typer.Option(min=1, help="Components of the mixture; by the Bayesian information criterion if not given."),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Table with name and class, to judge the clusters by; the table's own class if not given.",
+        ),
+    ] = None,
+    scores: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=f"Table to write of the scores: {', '.join(RESULTS)}.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of draws, starts and folds.")] = 0,
+) -> None:
+    """Find clusters of sources in latent space, and judge them by known classes where there are any.
+
+    Adds the columns cluster (0 is the largest, -1 none), cluster_prob and, for each cluster, p_cluster0 and so on.
+    Classes are not looked at to find clusters; those of four fifths of the sources name them, the last fifth judges.
+    """
+    check_output(output, TABLES)
+    if scores is not None:
+        check_output(scores, RESULTS)
+    import numpy as np
+
+    from xlatent.formats import tables
+    from xlatent.latents import LatentTable
+    from xlatent.science import agreement, sampling
+    from xlatent.science import cluster as clusters
+
+    latents = read_joined(table, labels, ["class"] if labels is not None else [])
+    found = clusters.cluster(latents, method.value, number, seed)
+    columns = {name: latents[name] for name in latents.colnames}
+    columns |= {"cluster": found.label, "cluster_prob": found.probability}
+    columns |= {f"p_cluster{k}": found.membership[:, k] for k in range(found.membership.shape[1])}
+    if "class" in columns:
+        classes = np.ma.filled(np.ma.asarray(columns["class"]).astype(str), "")
+        with_latents = np.isfinite(found.probability)
+        results = agreement.judge(
+            found.label[with_latents], classes[with_latents], sampling.source_of(latents)[with_latents], seed
+        )
+        show(results)
+        if scores is not None:
+            write(results, scores)
+    tables.write(LatentTable(columns, latents.meta), output)
+    sizes = np.bincount(found.label + 1, minlength=1)
+    told = ", ".join(str(size) for size in sizes[1:]) or "none"
+    typer.echo(f"clusters of {told} rows, {sizes[0]} rows in none; written to {output}")

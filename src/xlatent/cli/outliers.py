@@ -1,0 +1,47 @@
+"""``xlatent outliers``: the sources of a table that are unlike the others, or badly reproduced."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xlatent.cli import check_output, progress_bar
+from xlatent.cli.embed import TABLES
+from xlatent.cli.results import show
+
+_SHOWN = 10
+_FALSE = 0.1
+
+
+def outliers(
+    table: Annotated[Path, typer.Argument(help="Table of latents.", show_default=False)],
+    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    seed: Annotated[int, typer.Option(help="Of halves, starts and draws.")] = 0,
+) -> None:
+    """Find sources that lie where few of the table do, errors considered, and those whose spectrum the model misses.
+
+    Adds the columns log_density, p_density (probability of so rare a z in the population of the table), p_fit
+    (probability of so high a statistic by noise alone; an excess may be the model's fault), and q_density, q_fit: the
+    share of false ones among this and all rows below it.
+    """
+    check_output(output, TABLES)
+    from xlatent.formats import tables
+    from xlatent.latents import LatentTable
+    from xlatent.science.outliers import outliers as judge
+    from xlatent.science.sampling import source_of
+
+    latents = tables.read(table)
+    with progress_bar("rows", len(latents)) as advance:
+        found = judge(latents, source_of(latents), seed, advance)
+    columns = {name: latents[name] for name in latents.colnames}
+    columns |= {name: found[name] for name in found.colnames if name != "name"}
+    tables.write(LatentTable(columns, latents.meta), output)
+    for word, what in (("density", "rare"), ("fit", "badly reproduced")):
+        known = found[found[f"p_{word}"] >= 0]  # not NaN
+        known.sort(f"p_{word}")
+        number = int((known[f"q_{word}"] < _FALSE).sum())
+        typer.echo(f"{what}: {number} of {len(known)} rows, at most {_FALSE:.0%} of them false")
+        if number:
+            known.rename_columns((f"p_{word}", f"q_{word}"), ("p", "q"))
+            show(known[: min(number, _SHOWN)][["name", "log_density", "p", "q"]])
+    typer.echo(f"written to {output}")

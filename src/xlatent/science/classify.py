@@ -1,0 +1,185 @@
+"""Which kind of source a row is: class probabilities and prediction sets from a trained classifier."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy.table import MaskedColumn
+from jaxtyping import Float
+
+from xlatent.errors import ModelError, ParameterError
+from xlatent.latents import LatentTable
+from xlatent.science.fit_classes import prediction_set
+from xlatent.science.sampling import numbers, usable
+
+CLASSES = ("AGN", "YSO", "LM-STAR", "HM-STAR", "NS", "LMXB", "CV", "HMXB")
+"""Classes of Yang et al. 2022 (ApJ 941, 104)."""
+COMPACT = ("HMXB", "LMXB", "NS", "CV")
+RATIOS = ("hard_hm", "hard_hs", "hard_ms")
+ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
+    "flux": {"log_flux_b": ("log_flux_b",)},
+    "variability": {
+        "P_intra": ("P_intra", "kp_prob_b_max", "kp_prob_b"),
+        "P_inter": ("P_inter", "var_inter_prob", "var_inter_prob_b"),
+    },
+    "nh_gal": {"nh_gal": ("nh_gal",)},
+}
+"""What may be used besides the spectrum: features, and the columns that may hold each (those of the CSC last)."""
+
+_STRESS = {"flux": 1.0, "variability": 0.3, "nh_gal": 1.5}  # accuracy is flat within a factor 1.5
+_LEAST_CHANCE = 0.001  # probabilities are given to three digits
+_LEAST_NH = 0.01  # 10^20 cm-2, below any line of sight
+
+
+def features(
+    table: LatentTable, directions: Float[np.ndarray, "8 m"], allowed: Sequence[str] = ()
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "d"]]:
+    """What a classifier sees of each row.
+
+    Parameters
+    ----------
+    table : LatentTable
+    directions : array [8, m]
+        Unit vectors in z on which the posterior is projected: those that the training set measured.
+    allowed : sequence of str
+        Among `ALLOWED`.
+
+    Returns
+    -------
+    x : array [n, d]
+        Means of the posterior along the directions, hardness ratios of the reconstruction, logarithms of the
+        posterior's standard deviations along the directions; log10 of the flux in erg cm-2 s-1; -log10(1 - P) of the
+        probabilities of variability within and between observations, each with 1 where it is missing; log10 of the
+        Galactic column in 10^20 cm-2. NaN where a value is missing or not allowed.
+    stress : array [d]
+        What one standard deviation of each counts in the distance between sources.
+
+    Raises
+    ------
+    ParameterError
+        If a column is missing or does not hold numbers.
+    """
+    errors = np.sqrt(np.einsum("im,nij,jm->nm", directions, table.covariance, directions))
+    parts = [table.z @ directions, *(numbers(table, name)[:, None] for name in RATIOS), np.log(errors)]
+    stress = [np.ones(part.shape[1]) for part in parts]
+    for group, columns in ALLOWED.items():
+        for feature, names in columns.items():
+            values = np.full(len(table), np.nan)
+            if group in allowed:
+                found = [name for name in names if name in table.colnames]
+                if not found:
+                    raise ParameterError(
+                        f"{group} needs a column {' or '.join(names)} and the table has none; add it, from a catalogue "
+                        f"or by hand, or leave out {group}"
+                    )
+                values = numbers(table, found[0])
+            if feature == "nh_gal":
+                values = np.log10(np.maximum(values, _LEAST_NH))
+            if group == "variability":
+                values = -np.log10(1.0 - np.clip(values, 0.0, 1.0) + _LEAST_CHANCE)
+                parts.append(np.isnan(values)[:, None].astype(float))
+                stress.append(np.array([_STRESS[group]]))
+            parts.append(values[:, None])
+            stress.append(np.array([_STRESS[group]]))
+    return np.concatenate(parts, axis=1), np.concatenate(stress)
+
+
+def head(allowed: Sequence[str]) -> str:
+    """Name of the classifier's output that uses what is allowed."""
+    return "_".join(["p", *(group for group in ALLOWED if group in allowed)])
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained classifier in ONNX.
+
+    Attributes
+    ----------
+    session : onnxruntime.InferenceSession
+        Input ``x``: `features` [n, d]; an output of probabilities [n, 8] for each choice of what is allowed (`head`).
+    info : dict
+        ``classes``, ``directions`` [8, m], ``model_sha256`` of the latents, ``thresholds`` by output, ``training``.
+    """
+
+    session: Any
+    info: dict[str, Any]
+
+
+def load_classifier(path: Path) -> Classifier:
+    """Read a classifier.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, damaged, or not a classifier.
+    """
+    import onnxruntime
+
+    if not path.is_file():
+        raise ModelError(f"{path}: there is no classifier; name one that was made for the model of the latents")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    try:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        info = json.loads(session.get_modelmeta().custom_metadata_map["xlatent.classifier"])
+    except Exception as error:  # onnxruntime has no common error for a damaged file
+        raise ModelError(
+            f"{path}: is not a classifier of this package, or is damaged; fetch or make it again"
+        ) from error
+    return Classifier(session, info)
+
+
+def classify(table: LatentTable, classifier: Classifier, allowed: Sequence[str] = ()) -> LatentTable:
+    """Probabilities of the classes and the set of those that cannot be ruled out.
+
+    Parameters
+    ----------
+    table : LatentTable
+    classifier : Classifier
+    allowed : sequence of str
+        What may be used besides the spectrum, among `ALLOWED`.
+
+    Returns
+    -------
+    LatentTable
+        The same rows with ``p_AGN`` and so on: probabilities if all classes were equally common (for another mix,
+        multiply by it and divide by the sum); ``class``, the most probable; ``prediction_set``, names separated by
+        commas: it holds the true class of 90 % of the sources of each class. A row without data has missing
+        probabilities, no class and all classes in its set.
+
+    Raises
+    ------
+    ParameterError
+        If the latents are another model's than the classifier's, or a column is missing.
+    """
+    import onnxruntime
+
+    if unknown := sorted(set(allowed) - set(ALLOWED)):
+        raise ParameterError(f"a classifier may use {', '.join(ALLOWED)} besides the spectrum, not {unknown[0]!r}")
+    made_by, made_for = table.meta.get("model_sha256", ""), classifier.info["model_sha256"]
+    if made_by != made_for:
+        raise ParameterError(
+            f"the latents are of model {table.meta.get('model') or 'unknown'} ({made_by[:12] or 'no sha256'}) and the "
+            f"classifier is for latents of {made_for[:12]}; embed the sources again with that model"
+        )
+    output, names = head(allowed), classifier.info["classes"]
+    p = np.full((len(table), len(names)), np.nan)
+    if (good := np.flatnonzero(usable(table))).size:
+        rows = table[good]
+        x, _ = features(rows, np.array(classifier.info["directions"]), allowed)
+        only = onnxruntime.RunOptions()
+        only.only_execute_path_to_fetches = True  # the other outputs are for other choices
+        p[good] = classifier.session.run([output], {"x": x}, only)[0]
+    sets = np.ones(p.shape, bool)
+    sets[good] = prediction_set(p[good], np.array(classifier.info["thresholds"][output]))
+    columns: dict[str, Any] = dict(table.to_astropy().columns)
+    columns["class"] = np.array([names[row.argmax()] if np.isfinite(row).all() else "" for row in p], np.str_)
+    for k, name in enumerate(names):
+        meaning = f"Probability of class {name} if all classes were equally common"
+        missing = MaskedColumn(p[:, k], description=meaning, meta={"ucd": "stat.probability;src.class"})
+        columns[f"p_{name.replace('-', '_')}"] = missing.filled(np.nan)
+    columns["prediction_set"] = np.array([",".join(np.array(names)[row]) for row in sets], np.str_)
+    return LatentTable(columns, table.meta)

@@ -1,0 +1,130 @@
+"""Sources unlike the others of a table: where few of them lie, or badly reproduced by the model."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from astropy.table import Table
+from jaxtyping import Float
+
+from xlatent.errors import ParameterError
+from xlatent.latents import LatentTable
+from xlatent.science.measurement import Measurement, measured
+from xlatent.science.population import Population, choose
+
+MIN_SOURCES = 50
+"""Fewest rows that make a population."""
+_FITTED = 4000  # rows of each half that its mixture is fitted to
+_DRAWS = (100, 1_000, 10_000)
+_ENOUGH = 10  # draws beyond a source after which its probability is known well enough
+_CHUNK = 200_000  # draws at a time
+
+
+def outliers(
+    table: LatentTable,
+    source: np.ndarray | None = None,
+    seed: int = 0,
+    progress: Callable[[int], Any] | None = None,
+) -> Table:
+    """Say how improbable each row is under the population of the table, and how badly it is reproduced.
+
+    The population is a mixture of Gaussians with the errors taken out, fitted to one half of the sources and used on
+    the other, so that no row helps to make itself likely.
+
+    Parameters
+    ----------
+    table : LatentTable
+        At least `MIN_SOURCES` rows with a direction of z that the data measure.
+    source : array [n], optional
+        Source of each row; rows of one source are in one half. ``name``, if not given.
+    seed : int
+        Of the halves and draws.
+    progress : callable, optional
+        Called with the number of rows finished so far.
+
+    Returns
+    -------
+    Table
+        One row a row: ``name``; ``log_density`` under the population, per unit noise; ``p_density``, the probability
+        that a source of the population with the same errors lies where they are as rare or rarer, by at most 10,000
+        draws; ``p_fit``, that its statistic exceeds its expectation as far by noise alone (normal limit of Kaastra
+        2017, A&A 605, A51); ``q_density`` and ``q_fit``, the share of false ones among rows up to this one (Benjamini &
+        Hochberg 1995). NaN where nothing is known.
+
+    Raises
+    ------
+    ParameterError
+        If too few rows have measured latents.
+    """
+    from scipy.stats import norm
+
+    data = measured(table.z, table.covariance)
+    usable = data.known.any(axis=1)
+    if usable.sum() < MIN_SOURCES:
+        raise ParameterError(
+            f"outliers are judged against a population of {MIN_SOURCES} or more rows whose latents the data measure, "
+            f"found {int(usable.sum())}; give a longer table"
+        )
+    rng = np.random.default_rng(seed)
+    _, number = np.unique(np.asarray(table["name"] if source is None else source), return_inverse=True)
+    half = rng.permutation(number.max() + 1)[number] % 2
+    log_density, p_density = np.full(len(table), np.nan), np.full(len(table), np.nan)
+    done = 0
+    for side in (0, 1):
+        others, rows = (np.flatnonzero(usable & (half == part)) for part in (1 - side, side))
+        if not len(others):  # all rows are of one source
+            others = rows
+        population = choose(data[rng.permutation(others)[:_FITTED]], seed=seed)
+        for begin in range(0, len(rows), 1000):
+            part = rows[begin : begin + 1000]
+            log_density[part] = np.logaddexp.reduce(population.log_parts(data[part]), axis=1)
+            p_density[part] = probability(population, data[part], rng)
+            done += len(part)
+            if progress is not None:
+                progress(done)
+    cstat, expected, sigma = (np.asarray(table[name], float) for name in ("cstat", "cstat_expected", "cstat_sigma"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p_fit = norm.sf((cstat - expected) / sigma)
+    columns = {"name": np.asarray(table["name"]), "log_density": log_density}
+    for name, p in (("density", p_density), ("fit", p_fit)):
+        columns |= {f"p_{name}": p, f"q_{name}": false_discovery(p)}
+    return Table(columns)
+
+
+def probability(population: Population, data: Measurement, rng: np.random.Generator) -> Float[np.ndarray, "n"]:
+    """Probability that a source of the population, measured as each of these was, has no higher density.
+
+    By draws, more of them where few lie beyond (as Besag & Clifford 1991, Biometrika 78, 301, stop).
+    """
+    white, size = population.whitening(data)
+    roots = np.linalg.cholesky(population.covariances)
+    centre = np.einsum("nij,kj->nki", data.slopes, population.means)
+    threshold = np.logaddexp.reduce(population.log_parts(data), axis=1)
+    beyond, drawn = np.zeros(len(data)), np.zeros(len(data))
+    d, m = data.slopes.shape[-1], data.slopes.shape[1]
+    for total in _DRAWS:
+        waiting = np.flatnonzero(beyond < _ENOUGH)
+        step = max(1, _CHUNK // total)
+        for begin in range(0, len(waiting), step):
+            rows = waiting[begin : begin + step]
+            kind = rng.choice(len(population.weights), total, p=population.weights)
+            z = population.means[kind] + np.einsum("mij,mj->mi", roots[kind], rng.standard_normal((total, d)))
+            noise = rng.standard_normal((len(rows), total, m)) * data.known[rows, None]
+            values = np.einsum("nij,mj->nmi", data.slopes[rows], z) + noise
+            density = np.full((len(rows), total), -np.inf)
+            for k in range(len(population.weights)):
+                left = (values - centre[rows, k, None]) @ white[rows, k].transpose(0, 2, 1)
+                density = np.logaddexp(density, size[rows, k, None] - 0.5 * np.sum(left**2, axis=-1))
+            beyond[rows] = np.sum(density <= threshold[rows, None], axis=1)
+            drawn[rows] = total
+    return (beyond + 1.0) / (drawn + 1.0)
+
+
+def false_discovery(p: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+    """Benjamini & Hochberg's (1995, JRSSB 57, 289) corrected probabilities; NaN is no test."""
+    from scipy.stats import false_discovery_control
+
+    corrected, tested = np.full(len(p), np.nan), np.isfinite(p)
+    if tested.any():
+        corrected[tested] = false_discovery_control(p[tested])
+    return corrected

@@ -1,0 +1,56 @@
+"""Latents of which the truth is known, real labelled sources, and commands as functions."""
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from xlatent.latents import LatentTable
+
+
+@pytest.fixture(scope="session")
+def latent_table():
+    """Make a table from means, one error for all latents or one for each, and other columns."""
+
+    def make(z, error=0.1, **columns):
+        z = np.asarray(z, float)
+        covariance = np.einsum("ni,ij->nij", np.broadcast_to(error, z.shape) ** 2, np.eye(8))
+        names = {"name": [f"source {i}" for i in range(len(z))]}
+        return LatentTable.from_posterior(z, covariance, names | columns, {"model": "none"})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def labelled(shared_data):
+    """Latents of a third of the real labelled sources, from their band fluxes, with catalogue columns beside them."""
+    from xlatent.bundle import DEFAULT_MODEL
+    from xlatent.formats import tables
+    from xlatent.infer import from_fluxes
+    from xlatent.infer.embed import load_model
+
+    rows = tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")
+    rows = rows[np.asarray(rows["significance"] > 5)][::3]
+    measured = []
+    for band in "smh":
+        flux, error = (np.asarray(rows[f"{prefix}F{band}"], float) for prefix in ("", "e_"))
+        measured.append(from_fluxes.Measured(f"flux_{band}", flux, error, error))
+    columns = {"name": rows["name"], "class": rows["class"], "nh_gal": rows["nh_gal"], "P_intra": rows["P_intra"]}
+    total = {band: np.asarray(rows[f"F{band}"], float) for band in "smh"}
+    for hard, soft in ("hm", "hs", "ms"):
+        columns[f"measured_{hard}{soft}"] = (total[hard] - total[soft]) / (total[hard] + total[soft])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(from_fluxes, "_MANY", 2**14)
+        return from_fluxes.embed_measured(load_model(DEFAULT_MODEL), measured, columns)
+
+
+@pytest.fixture(scope="session")
+def run():
+    """Run a command in this process; the result has exit_code, output and exception."""
+
+    def command(function, *arguments):
+        app = typer.Typer()
+        app.command()(function)
+        return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+    return command
