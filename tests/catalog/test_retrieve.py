@@ -280,6 +280,7 @@ def refused_port() -> str:
         ("retrieve", "should be the URL of a retrieve service"),
         ("http://", "should be the URL of a retrieve service"),
     ],
+    ids=["refused", "no host", "ftp", "no scheme", "no address"],  # the port differs from process to process
 )
 def test_a_wrong_host_or_no_network_is_told_in_one_sentence(four, folder, url, words, monkeypatch):
     for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
