@@ -162,8 +162,9 @@ def test_latents_are_those_of_the_counts_before_grouping(shard, observed):
     model = load_model(threads=1)
     full = [ungrouped(*counts) for counts in observed]
     wanted, found = (model.embed(spectra).to_astropy() for spectra in (full, mmu.read(shard, nominal)))
-    for i in range(8):
-        assert np.all(np.abs(found[f"z{i}"] - wanted[f"z{i}"]) < 1.5 * wanted[f"z{i}_err"])
+    apart = [(found[f"z{i}"] - wanted[f"z{i}"]) / wanted[f"z{i}_err"] for i in range(8)]
+    # Of one the mode may move to another of about the same posterior.
+    assert np.median(np.sqrt(np.mean(np.square(apart), axis=0))) < 0.5
     assert np.all(np.abs(found["log_flux_b"] - wanted["log_flux_b"]) < 2 * wanted["log_flux_b_err"])
     # A statistic of groups is judged by what groups make one expect.
     assert np.all(np.abs(found["cstat"] - found["cstat_expected"]) < 4 * found["cstat_sigma"])

@@ -154,7 +154,9 @@ def test_rare_and_impossible_spectra_are_found_or_told(model, typical):
     photons = np.exp(model._decoder.log_flux(z))
     fluxes = [photon_flux(photons, model.grid.energy, band) for band in SMH]
     rare = embed_measured(model, [known(f"photflux_{b}", f, 1e-3 * f) for b, f in zip(SMH, fluxes, strict=True)], {})
-    assert not any("poor_fit" in flags for flags in rare["flags"]) and (rare["ess"] > 20).all()
+    assert not any("poor_fit" in flags for flags in rare["flags"])
+    told = np.array(["low_ess" in flags for flags in rare["flags"]])
+    assert np.all(told | (np.asarray(rare["ess"]) >= from_fluxes.LEAST_ESS))
     for band, flux in zip(SMH, fluxes, strict=True):
         np.testing.assert_allclose(rare[f"photflux_{band}"], flux, rtol=0.06)
     # A spectrum that shines in the middle band alone is none that the decoder makes.
