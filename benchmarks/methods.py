@@ -14,7 +14,7 @@ from xlatent.bands import FLUX_BANDS, energy_flux, hardness_ratios
 from xlatent.grid import ModelGrid
 from xlatent.infer.embed import LatentModel
 from xlatent.infer.encode import encode, prepare
-from xlatent.infer.quantities import Draws
+from xlatent.infer.quantities import Draws, quantiles
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory
 from xlatent.spectrum import Spectrum
@@ -250,7 +250,7 @@ def flux_limits(model: LatentModel, draws: Draws) -> Float[np.ndarray, "n 9 4"]:
         spectra = draws.photons(model._decoder, i)
         values = [energy_flux(spectra, model.grid.energy, band) for band in FLUX_BANDS]
         values += hardness_ratios(spectra, model.grid.energy).values()
-        limits.append(np.quantile(values, LEVELS, axis=1, method="weibull").T)
+        limits.append(quantiles(np.array(values), LEVELS, axis=1).T)
     return np.array(limits)
 
 

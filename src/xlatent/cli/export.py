@@ -8,9 +8,7 @@ import typer
 from xlatent.cli import torch_needed
 
 _N_CALIBRATION, _LOG_COUNTS = 1600, (4.0, 6.0)  # simulated spectra, bright: noise must not pass for errors
-_TRAINING = (
-    "Simulated spectra only (xlatent.simulate.population, seen through simulated ACIS responses of 1999 to 2026)."
-)
+_TRAINING = "Simulated spectra (xlatent.simulate.population, seen through simulated ACIS responses of 1999 to 2026)."
 
 
 def export(

@@ -8,6 +8,7 @@ from typer.core import TyperGroup
 from xlatent.cli import FAILED, INTERRUPTED, USAGE, catalog, csc, stop, tell, warnings_to
 from xlatent.cli.accretion import accretion
 from xlatent.cli.build import build
+from xlatent.cli.classify import classify
 from xlatent.cli.cluster import cluster
 from xlatent.cli.compare_models import compare_models
 from xlatent.cli.demo import demo
@@ -46,7 +47,7 @@ class _Plain(TyperGroup):
 app = typer.Typer(cls=_Plain, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 for _command in (
     embed, build, show, info, demo, simulate, train, export, compare_models,
-    cluster, regress, information, neighbours, outliers, tracks, accretion, formulas,
+    cluster, classify, regress, information, neighbours, outliers, tracks, accretion, formulas,
 ):  # fmt: skip
     app.command()(_command)
 app.add_typer(csc.app, name="csc")

@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float
 
 from xlatent.infer.embed import POOR_FIT_SIGMA, LatentModel
-from xlatent.infer.encode import Observation, prepare
+from xlatent.infer.encode import Observation, encode, prepare
 from xlatent.infer.model_error import LARGEST, ModelErrors, weight
-from xlatent.infer.refine import Posterior
+from xlatent.infer.refine import Posterior, refine
 from xlatent.spectrum import Spectrum
 
 # Enough for what a CCD resolves in broad bands. With more the fit takes up what the flux of a band then lacks.
@@ -65,7 +65,7 @@ def _fitted(
     model: LatentModel, spectra: Sequence[Spectrum], errors: ModelErrors | None
 ) -> Iterator[tuple[Posterior, list[Observation]]]:
     """Posteriors, as if these were the errors of the model."""
-    bare = LatentModel(model.info, model._encoder, model._decoder._session, errors)
     for begin in range(0, len(spectra), _CHUNK):
         observations = [prepare(s, model.grid) for s in spectra[begin : begin + _CHUNK]]
-        yield bare._posterior(observations, True), observations
+        start = encode(model._encoder, observations, model.info.beta)
+        yield refine(model._decoder, observations, *start, errors=errors), observations

@@ -14,7 +14,7 @@ from xlatent.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.errors import ParameterError
 from xlatent.infer.encode import Observation, encode, prepare
 from xlatent.infer.model_error import FILE, ModelErrors
-from xlatent.infer.quantities import LEVELS, Draws, posterior_draws, quantities
+from xlatent.infer.quantities import LEVELS, Draws, posterior_draws, quantiles, quantities
 from xlatent.infer.refine import Decoder, Posterior, refine
 from xlatent.infer.sample import sample, with_moments_of
 from xlatent.latents import LatentTable
@@ -25,7 +25,7 @@ FEW_COUNTS = 5.0
 POOR_FIT_SIGMA = 3.0
 # Under the prior |z|² is χ² distributed. In bright spectra it is drawn further out, as N counts overrule the prior
 # where the decoder is not exact: its 99 per cent point rises about as (1 + N/700)^½ from 10 counts to 10⁶. Above that
-# limit lie less than 0.7 per cent of 1,500 simulated spectra in each decade, 0.3 per cent of all.
+# limit lie 0.3 per cent of simulated spectra (docs/benchmark.md).
 OUTLIER_TAIL, OUTLIER_COUNTS = 0.01, 700.0
 
 
@@ -190,9 +190,9 @@ class LatentModel:
         described, draws, ess = self._draw([observation], fitted, posterior)
         drawn = draws.photons(self._decoder, 0)
         background = observation.alpha * observation.mean_off
-        counts = np.quantile(drawn @ observation.matrix, (LEVELS[0], LEVELS[2]), axis=0, method="weibull") + background
+        counts = quantiles(drawn @ observation.matrix, (LEVELS[0], LEVELS[2])) + background
         best = np.exp(self._decoder.log_flux(fitted.z)[0] + fitted.log_amplitude[0])
-        density = np.quantile(drawn, LEVELS, axis=0, method="weibull") / self.grid.energy_width
+        density = quantiles(drawn) / self.grid.energy_width
         row = self._columns([spectrum], [observation], described, draws, ess)
         return Reconstruction(
             channels=spectrum.select(self.grid.chan_lo, self.grid.chan_hi),

@@ -16,7 +16,7 @@ from xlatent.bands import BANDS, HARDNESS_RATIOS, column, energy_flux, hardness,
 from xlatent.errors import ParameterError
 from xlatent.grid import ModelGrid
 from xlatent.infer.embed import LatentModel
-from xlatent.infer.quantities import LEVELS
+from xlatent.infer.quantities import quantiles
 from xlatent.infer.refine import AMPLITUDE_WIDTH, Decoder
 from xlatent.latents import LatentTable
 
@@ -478,7 +478,7 @@ def _drawn(posterior: _Weighted) -> Float[np.ndarray, "n_quantities n_draws"]:
 
 def _limits(draws: Float[np.ndarray, "n n_quantities n_draws"]) -> dict[str, Float[np.ndarray, "n"]]:
     """Medians and 68 % limits of the draws, as columns."""
-    lolim, median, hilim = np.quantile(draws, LEVELS, axis=2, method="weibull")  # as `quantities.quantiles` has it
+    lolim, median, hilim = quantiles(draws, axis=2)
     columns: dict[str, np.ndarray] = {}
     for i, name in enumerate((*FLUXES, *RATIOS)):
         columns |= {name: median[:, i], f"{name}_lolim": lolim[:, i], f"{name}_hilim": hilim[:, i]}

@@ -107,10 +107,10 @@ def quantities(decoder: Decoder, draws: Draws, grid: ModelGrid) -> dict[str, Flo
 
 
 def quantiles(
-    values: Float[np.ndarray, "n_draws"], levels: tuple[float, ...] = LEVELS
-) -> Float[np.ndarray, "n_levels"]:
-    """Quantiles of draws between which the truth, another draw, lies with the probability that they name.
+    values: Float[np.ndarray, "*shape"], levels: tuple[float, ...] = LEVELS, axis: int = 0
+) -> Float[np.ndarray, "n_levels *rest"]:
+    """Quantiles of draws, between them the truth, another draw, lies as often as they say.
 
     Weibull's plotting positions: NumPy's own choice describes the sample, and is too narrow for the next draw.
     """
-    return np.quantile(values, levels, method="weibull")
+    return np.quantile(values, levels, axis=axis, method="weibull")

@@ -133,7 +133,7 @@ def export(run: Path, output: Path, *, name: str, training: str) -> Path:
             "n_chan": grid.n_chan,
         },
         preset=preset.model_dump(),
-        training=training,
+        training=f"{training} And {seen['spectra']:,} spectra of a store." if (seen := state.get("data")) else training,
         steps=state["step"],
         training_hours=round(state["elapsed_s"] / 3600, 2),
         metrics=found,
