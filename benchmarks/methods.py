@@ -10,11 +10,11 @@ from scipy.special import kl_div
 
 from embedding import CHUNK, loaded, spread
 from simulated import EXPOSURE, TestSet
-from xlatent.bands import FLUX_BANDS, energy_flux, hardness_ratios
+from xlatent.bands import FLUX_BANDS, HARDNESS_RATIOS, hardness
 from xlatent.grid import ModelGrid
 from xlatent.infer.embed import LatentModel
 from xlatent.infer.encode import encode, prepare
-from xlatent.infer.quantities import Draws, quantiles
+from xlatent.infer.quantities import quantiles
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory
 from xlatent.spectrum import Spectrum
@@ -243,15 +243,12 @@ def decoded_shapes(model: LatentModel, z: Float[np.ndarray, "n k"], test: TestSe
     return (np.exp(log_flux) / grid.reference) @ (common.clip(0.0) / np.diff(grid.chan)) * seen(test, grid).unit
 
 
-def flux_limits(model: LatentModel, draws: Draws) -> Float[np.ndarray, "n 9 4"]:
-    """Quantiles at `LEVELS` of the six band fluxes and three hardness ratios of posterior draws, as `TestSet.truth`."""
-    limits = []
-    for i in range(len(draws.theta)):
-        spectra = draws.photons(model._decoder, i)
-        values = [energy_flux(spectra, model.grid.energy, band) for band in FLUX_BANDS]
-        values += hardness_ratios(spectra, model.grid.energy).values()
-        limits.append(quantiles(np.array(values), LEVELS, axis=1).T)
-    return np.array(limits)
+def flux_limits(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> Float[np.ndarray, "n 9 4"]:
+    """Quantiles at `LEVELS` of the six band fluxes and three hardness ratios of draws, as `TestSet.truth`."""
+    photons = dict(zip(FLUX_BANDS, np.moveaxis(fluxes[:, :, : len(FLUX_BANDS)], 2, 0), strict=True))
+    ratios = [hardness(photons[hard], photons[soft]) for hard, soft in HARDNESS_RATIOS.values()]
+    values = np.concatenate([np.moveaxis(fluxes[:, :, len(FLUX_BANDS) :], 2, 0), ratios])
+    return quantiles(values, LEVELS, axis=2).transpose(2, 1, 0)
 
 
 def embedded(model: str, paper: str | None, spectra: list[Spectrum]) -> dict[str, np.ndarray]:
@@ -282,6 +279,6 @@ def _embed(spectra: list[Spectrum]) -> tuple[np.ndarray, ...]:
         (refined.statistic - refined.expected) / refined.sigma,
         np.array(columns["active"]),
         np.array(columns["flags"], dtype=object),
-        flux_limits(model, draws),
+        flux_limits(model._drawn_fluxes(draws, True)),
         encode(loaded["paper"]._encoder, observations)[0] if "paper" in loaded else np.full_like(refined.z, np.nan),
     )

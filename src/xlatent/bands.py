@@ -91,6 +91,18 @@ def energy_flux(
     return np.asarray(spectrum @ (share * mean_energy * KEV_IN_ERG))
 
 
+def flux_weights(edges: Float[np.ndarray, " n_edges"]) -> Float[np.ndarray, "n_energy n_fluxes"]:
+    """Matrix that turns a spectrum into its photon fluxes in `FLUX_BANDS`, then its energy fluxes there.
+
+    Parameters
+    ----------
+    edges : array [n_energy + 1]
+        Bin edges in keV, increasing; they must cover 0.5-8 keV.
+    """
+    parts = [_overlap(len(edges) - 1, edges, band) for band in FLUX_BANDS]
+    return np.stack([share for share, _ in parts] + [share * mean * KEV_IN_ERG for share, mean in parts], axis=1)
+
+
 def hardness(hard: Float[np.ndarray, "*batch"], soft: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
     """Hardness ratio ``(F_hard - F_soft) / (F_hard + F_soft)`` of two photon fluxes; NaN where both are zero.
 

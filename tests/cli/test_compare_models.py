@@ -43,6 +43,8 @@ def test_the_same_network_along_other_axes_gives_the_turn(xlatent, tmp_path):
     pytest.importorskip("torch")
     from safetensors.torch import load_file, save_file
 
+    from xlatent.model.export import export
+
     shipped = locate(DEFAULT_MODEL)
     weights = load_file(shipped / "weights.safetensors")
     before = weights.get("axes", np.eye(8))  # of a bundle from before there were axes by rule
@@ -50,7 +52,7 @@ def test_the_same_network_along_other_axes_gives_the_turn(xlatent, tmp_path):
     preset = json.loads((shipped / "bundle.json").read_text())["preset"]
     state = {"preset": preset, "step": 1, "elapsed_s": 1.0, "seed": 0}
     (tmp_path / "checkpoint.json").write_text(json.dumps(state))
-    assert xlatent("export", tmp_path, "--output", tmp_path / "turned", "--name", "turned").exit_code == 0
+    export(tmp_path, tmp_path / "turned", name="turned", training="")
     after = load_file(tmp_path / "turned" / "weights.safetensors")["axes"]
     result = xlatent("compare-models", DEFAULT_MODEL, tmp_path / "turned")
     assert result.exit_code == 0, result.stderr

@@ -57,10 +57,12 @@ def test_no_latent_gets_wider_than_its_prior(model, bright):
 
 
 def test_a_statistic_above_expectation_tells_of_larger_errors(model):
-    small, usual, large = (model.errors.size(excess, 30.0, 5e3, 1e6) for excess in (0.0, 100.0, 1e4))
+    one = np.ones(3)
+    small, usual, large = model.errors.size(np.array([0.0, 100.0, 1e4]), 30.0 * one, 5e3 * one, 1e6 * one)
     assert small < usual < large
     # A statistic that sees nothing of the errors says nothing of their size.
-    assert model.errors.size(90.0, 30.0, 1e-6, 0.0) == pytest.approx(model.errors.size(-90.0, 30.0, 1e-6, 0.0))
+    above, below = model.errors.size(np.array([90.0, -90.0]), 30.0 * one[:2], 1e-6 * one[:2], 0.0 * one[:2])
+    assert above == pytest.approx(below)
 
 
 def test_the_file_keeps_everything(model, tmp_path):

@@ -1,5 +1,7 @@
 """Refinement against what it must be: a maximum, with the covariance of the scatter of repeated observations."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,20 +44,46 @@ def observed(model, response, rng, z, counts, background=0.0, ratio=10.0):
 def test_the_gradient_is_that_of_the_objective(model, response, background):
     rng = np.random.default_rng(1)
     z = rng.standard_normal(8)
-    observation, log_a = observed(model, response, rng, z, 800.0, background)
-    theta = np.append(z + 0.1, log_a)
-    precision, centre = np.append(np.ones(8), 0.1), np.append(np.zeros(8), log_a)
+    observation, _ = observed(model, response, rng, z, 800.0, background)
+    fits = refinement._Fits(model._decoder, [observation], z[None] + 0.1, False)
 
-    def state(point):
-        log_flux, jacobian = model._decoder(point[None, :8])
-        return refinement._evaluate(observation, point, log_flux[0], jacobian[0], centre, precision)
+    def objective(point):
+        source = refinement.source_counts(observation, point[None], model._decoder.log_flux(point[None, :8]))
+        return refinement.objective(observation, point[None], source, fits._prior_mean[0], fits._precision)[0]
 
-    found = 2.0 * state(theta).gradient  # of half the objective
+    theta = fits.theta[0]
+    found = 2.0 * fits.derivatives(np.array([0]))[0][0]  # of half the objective
     for i in range(9):
         step = np.zeros(9)
         step[i] = 0.02
-        wanted = (state(theta + step).objective - state(theta - step).objective) / 0.04
+        wanted = (objective(theta + step) - objective(theta - step)) / 0.04
         assert found[i] == pytest.approx(wanted, rel=0.05, abs=2.0)
+
+
+@pytest.mark.parametrize("background", [0.0, 300.0])
+def test_moving_keeps_the_objective_of_the_point(model, response, background):
+    # Spectra of other lengths stand beside it, and steps that make matters worse are not taken.
+    rng = np.random.default_rng(8)
+    few = acis.response("FI", 2020.0, 5.0)
+    observations = [observed(model, r, rng, rng.standard_normal(8), 300.0, background)[0] for r in (response, few)]
+    observations.append(replace_channels(observations[0], 200))
+    fits = refinement._Fits(model._decoder, observations, rng.standard_normal((3, 8)), False)
+    rows = np.arange(3)
+    for _ in range(6):
+        before, at = fits._objective.copy(), fits.theta.copy()
+        taken = fits.move(rows, rng.normal(0.0, 0.2, (3, 9)))
+        assert np.all(fits._objective[taken] < before[taken])
+        np.testing.assert_array_equal(fits.theta[~taken], at[~taken])
+    for i, o in enumerate(observations):
+        source = refinement.source_counts(o, fits.theta[[i]], model._decoder.log_flux(fits.theta[[i], :8]))
+        wanted = refinement.objective(o, fits.theta[[i]], source, fits._prior_mean[i], fits._precision)[0]
+        assert fits._objective[i] == pytest.approx(wanted, rel=1e-5)
+
+
+def replace_channels(observation, n):
+    """Keep the first channels of an observation."""
+    cut = {name: getattr(observation, name)[:n] for name in ("n_on", "n_off", "alpha", "mean_off")}
+    return replace(observation, **cut, area=observation.area[:, :n])
 
 
 def run(model, observations, **options):
@@ -110,6 +138,17 @@ def test_the_amplitude_is_found(model, response):
     posterior = run(model, [o for o, _ in made])
     pulls = (posterior.log_amplitude - [a for _, a in made]) / np.sqrt(posterior.covariance[:, 8, 8])
     assert np.all(np.abs(pulls) < 5.0)
+
+
+def test_a_fit_that_ends_in_the_wrong_place_starts_again(model, response):
+    rng = np.random.default_rng(9)
+    truths = rng.standard_normal((16, 8))
+    observations = [observed(model, response, rng, z, 30000.0)[0] for z in truths]
+    once = refinement._Fits(model._decoder, observations, -truths, False)
+    refinement._walk(once, False)
+    again = refinement.refine(model._decoder, observations, -truths, np.tile(np.eye(8), (16, 1, 1)))
+    wrong = (again.statistic - again.expected) / again.sigma > 5.0
+    assert np.sum(once.sigmas() > 5.0) > 0 and np.sum(wrong) <= 0.5 * np.sum(once.sigmas() > 5.0)
 
 
 def test_without_counts_the_prior_comes_back(model, response):

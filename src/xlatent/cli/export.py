@@ -19,9 +19,10 @@ def export(
     """Write the weights of a training run as a bundle: ONNX graphs, weights, what they are, how far they hold."""
     with torch_needed():
         from xlatent.model import export as exporting
+        from xlatent.model.flux_head import export_flux_head
     from xlatent.bundle import sha256, write_info
     from xlatent.infer.calibrate import model_errors
-    from xlatent.infer.embed import load_model
+    from xlatent.infer.embed import FLUXES, load_model
     from xlatent.infer.model_error import FILE
     from xlatent.simulate.reference import reference_spectra
 
@@ -30,6 +31,7 @@ def export(
     if model.info.probabilistic:
         spectra, photons = reference_spectra(model.grid, _N_CALIBRATION, _LOG_COUNTS)
         model_errors(model, spectra, photons).save(output / FILE)
-        files = model.info.files | {FILE: sha256(output / FILE)}
+        export_flux_head(model._decoder.log_flux, model.grid, model.info.latents, output / FLUXES)
+        files = model.info.files | {name: sha256(output / name) for name in (FILE, FLUXES)}
         write_info(model.info.model_copy(update={"files": files}), output)
     typer.echo(f"{output} written; use it with --model {output}")

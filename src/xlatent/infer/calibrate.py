@@ -45,7 +45,7 @@ def model_errors(
         made = model._decoder.log_flux(posterior.z) + posterior.log_amplitude[:, None]
         for o, log_flux in zip(observations, made, strict=True):
             true = np.log(np.maximum(photons[len(found)], 1e-300))
-            found.append(np.clip(true - log_flux, -LARGEST, LARGEST) / weight(np.exp(log_flux), o.matrix))
+            found.append(np.clip(true - log_flux, -LARGEST, LARGEST) / weight(np.exp(log_flux) * o.matrix.sum(axis=1)))
     size = np.sum(np.square(found), axis=1) + _TINY
     even = np.array(found) / np.sqrt(size + np.quantile(size, 0.1))[:, None]
     values, vectors = np.linalg.eigh(even.T @ even / len(even))

@@ -14,13 +14,14 @@ from xlatent.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.errors import ParameterError
 from xlatent.infer.encode import Observation, encode, prepare
 from xlatent.infer.model_error import FILE, ModelErrors
-from xlatent.infer.quantities import LEVELS, Draws, posterior_draws, quantiles, quantities
+from xlatent.infer.quantities import LEVELS, Draws, drawn_fluxes, posterior_draws, quantiles, quantities
 from xlatent.infer.refine import Decoder, Posterior, refine
 from xlatent.infer.sample import sample, with_moments_of
 from xlatent.latents import LatentTable
 from xlatent.spectrum import Spectrum
 
 _CHUNK = 64  # spectra at a time: a native response is about a megabyte
+FLUXES = "fluxes.onnx"
 FEW_COUNTS = 5.0
 POOR_FIT_SIGMA = 3.0
 # Under the prior |z|² is χ² distributed. In bright spectra it is drawn further out, as N counts overrule the prior
@@ -48,11 +49,13 @@ def load_model(name: str | Path = DEFAULT_MODEL, *, threads: int = 0) -> "Latent
     info = read_info(folder)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    encoder, decoder = (
-        onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
-        for file in ("encoder.onnx", "decoder.onnx")
-    )
-    return LatentModel(info, encoder, decoder, ModelErrors.load(folder / FILE) if FILE in info.files else None)
+
+    def session(file: str) -> onnxruntime.InferenceSession:
+        return onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
+
+    errors = ModelErrors.load(folder / FILE) if FILE in info.files else None
+    fluxes = session(FLUXES) if FLUXES in info.files else None
+    return LatentModel(info, session("encoder.onnx"), session("decoder.onnx"), errors, fluxes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +99,8 @@ class LatentModel:
     encoder, decoder : onnxruntime.InferenceSession
     errors : ModelErrors, optional
         Of the decoder, where they are known.
+    fluxes : onnxruntime.InferenceSession, optional
+        Of ``fluxes.onnx``; without it draws are decoded for their fluxes.
     """
 
     def __init__(
@@ -104,12 +109,14 @@ class LatentModel:
         encoder: onnxruntime.InferenceSession,
         decoder: onnxruntime.InferenceSession,
         errors: ModelErrors | None = None,
+        fluxes: onnxruntime.InferenceSession | None = None,
     ) -> None:
         self.info = info
         self.errors = errors
         self.grid = info.model_grid()
         self._encoder = encoder
         self._decoder = Decoder(decoder)
+        self._fluxes = fluxes
 
     def __repr__(self) -> str:
         """Name, size and hash."""
@@ -232,6 +239,10 @@ class LatentModel:
         fitted = with_moments_of(fitted, exact)
         return fitted, posterior_draws(fitted, exact=exact), ess
 
+    def _drawn_fluxes(self, draws: Draws, gaussian: bool) -> Float[np.ndarray, "n n_draws n_fluxes"]:
+        """Band fluxes of draws, quickly where a normal distribution is close enough to the posterior anyway."""
+        return drawn_fluxes(self._decoder, draws, self.grid, self._fluxes if gaussian else None)
+
     def _posterior(self, observations: list[Observation], exact: bool) -> Posterior:
         mean, covariance = encode(self._encoder, observations, self.info.beta)
         return refine(
@@ -265,7 +276,8 @@ class LatentModel:
         columns["cstat"] = list(posterior.statistic)
         columns["cstat_expected"] = list(posterior.expected)
         columns["cstat_sigma"] = list(posterior.sigma)
-        columns |= {name: list(values) for name, values in quantities(self._decoder, draws, self.grid).items()}
+        found = quantities(self._drawn_fluxes(draws, bool(np.isnan(ess).all())))
+        columns |= {name: list(values) for name, values in found.items()}
         columns["flags"] = [
             ",".join([*_flags(o, posterior, i, self.info.probabilistic), *s.meta.get("flags", ())])
             for i, (s, o) in enumerate(zip(spectra, observations, strict=True))

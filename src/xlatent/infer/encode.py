@@ -1,15 +1,18 @@
 """From a Spectrum to what the network and the likelihood need, and the encoder's posterior of z."""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
-from jaxtyping import Float
+import scipy.sparse
+from jaxtyping import Bool, Float, Float32
 from scipy.ndimage import gaussian_filter1d
 
 from xlatent.errors import ResponseError
 from xlatent.grid import ModelGrid, sensitivity
-from xlatent.spectrum import Spectrum
+from xlatent.spectrum import Response, Spectrum
 
 # The background is averaged over as many channels as make its mean good to a tenth, but no more than the wider features
 # of a detector's background span (35 channels are 500 eV of ACIS).
@@ -31,8 +34,10 @@ class Observation:
         ``n_off`` averaged over neighbouring channels: an estimate of its mean.
     averaged : float
         Number of channels in that average, 1 where the background has counts enough in each.
-    matrix : array [n_energy, n_selected]
-        Counts for one photon cm⁻² s⁻¹ in an intrinsic bin: response times exposure, cm² s.
+    area : array [n_energy, n_selected]
+        Response from intrinsic bins to channels, cm²; one array for all spectra that share a response.
+    exposure : float
+        s.
     features : dict of arrays [n_chan] (``scale``: scalar)
         What the encoder takes.
     """
@@ -42,13 +47,45 @@ class Observation:
     alpha: Float[np.ndarray, "n_selected"]
     mean_off: Float[np.ndarray, "n_selected"]
     averaged: float
-    matrix: Float[np.ndarray, "n_energy n_selected"]
+    area: Float32[np.ndarray, "n_energy n_selected"]
+    exposure: float
     features: dict[str, Any]
+
+    @cached_property
+    def matrix(self) -> Float[np.ndarray, "n_energy n_selected"]:
+        """Counts for one photon cm⁻² s⁻¹ in an intrinsic bin: area times exposure, cm² s."""
+        return self.area * np.float64(self.exposure)
 
     @property
     def has_background(self) -> bool:
         """Whether the statistic is W (with a background) or C."""
         return bool(np.any(self.alpha > 0))
+
+
+class _Projection(NamedTuple):
+    """A response on the grid, in cm², as the channels that count see it."""
+
+    area: Float32[np.ndarray, "n_energy n_selected"]
+    unit: Float[np.ndarray, "n_chan"]
+    spread: Float[np.ndarray, "n_chan"]
+    gather: scipy.sparse.csr_array
+
+
+# A field of the sky shares its responses, and the projection is most of the work.
+_projections: WeakKeyDictionary[Response, dict[tuple, _Projection]] = WeakKeyDictionary()
+
+
+def _project(
+    grid: ModelGrid, response: Response, mask: Bool[np.ndarray, "n_chan_native"], areascale: np.ndarray
+) -> _Projection:
+    known = _projections.setdefault(response, {})
+    key = (grid, mask.tobytes(), areascale.tobytes())
+    if key not in known:
+        area = grid.native(response, mask) * np.broadcast_to(areascale, len(mask))[mask]
+        gather = grid.gather(response, mask)
+        unit, spread = sensitivity(grid.reference[None], area @ gather, np.log(grid.energy_mid))
+        known[key] = _Projection(area.astype(np.float32), unit[0], spread[0], gather)
+    return known[key]
 
 
 def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
@@ -64,33 +101,28 @@ def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
             f"{spectrum.meta.get('file', spectrum.name)} has no response: expected an RMF and an ARF named in the "
             "header or given; give them with --arf and --rmf"
         )
-    response = spectrum.response
     mask = spectrum.select(grid.chan_lo, grid.chan_hi)
     n = len(spectrum.counts)
-    time = np.broadcast_to(spectrum.exposure * np.asarray(spectrum.areascale), n)
-    alpha = np.broadcast_to(np.asarray(spectrum.background_scale, dtype=np.float64), n)
-    off = spectrum.background.counts if spectrum.background is not None else np.zeros(n)
-    matrix = grid.native(response, mask) * time[mask]
-    projected = matrix @ grid.gather(response, mask)
-    unit, spread = sensitivity(grid.reference[None], projected, np.log(grid.energy_mid))
-    if not unit.any():
+    alpha = np.broadcast_to(np.asarray(spectrum.background_scale, dtype=np.float64), n)[mask]
+    on = spectrum.counts[mask]
+    off = spectrum.background.counts[mask] if spectrum.background is not None else np.zeros(len(on))
+    seen = _project(grid, spectrum.response, mask, np.asarray(spectrum.areascale, dtype=np.float64))
+    if not seen.unit.any():
         raise ResponseError(
             f"{spectrum.meta.get('file', spectrum.name)}: the response has no effective area in "
             f"{grid.chan_lo:g}-{grid.chan_hi:g} keV; check that ARF and RMF belong to this spectrum"
         )
     features = {
-        "counts": grid.rebin_counts(spectrum.counts, response, mask),
-        "background": grid.rebin_counts(alpha * off, response, mask),
-        "unit": unit[0],
-        "spread": spread[0],
-        "scale": float(np.mean(alpha[mask])),
+        "counts": on @ seen.gather,
+        "background": (alpha * off) @ seen.gather,
+        "unit": seen.unit * spectrum.exposure,
+        "spread": seen.spread,
+        "scale": float(np.mean(alpha)),
     }
-    averaged = float(np.clip(_ENOUGH_COUNTS / max(off[mask].mean(), 1e-9), 1.0, _MOST_CHANNELS))
+    averaged = float(np.clip(_ENOUGH_COUNTS / max(off.mean(), 1e-9), 1.0, _MOST_CHANNELS))
     # A Gaussian of standard deviation s averages over 2 sqrt(pi) s channels.
-    mean_off = (
-        gaussian_filter1d(off[mask], averaged / (2.0 * np.sqrt(np.pi)), mode="nearest") if averaged > 1 else off[mask]
-    )
-    return Observation(spectrum.counts[mask], off[mask], alpha[mask], mean_off, averaged, matrix, features)
+    mean_off = gaussian_filter1d(off, averaged / (2.0 * np.sqrt(np.pi)), mode="nearest") if averaged > 1 else off
+    return Observation(on, off, alpha, mean_off, averaged, seen.area, float(spectrum.exposure), features)
 
 
 def encode(

@@ -59,67 +59,70 @@ class ModelErrors:
     def _sizes(self) -> Float[np.ndarray, "steps"]:
         return self.typical * np.exp(self.spread * _STEPS)
 
-    def at(
-        self, photons: Float[np.ndarray, "n_energy"], matrix: Float[np.ndarray, "n_energy n_selected"]
-    ) -> Float[np.ndarray, "k n_energy"]:
-        """Return the eₖ of one decoded spectrum seen through ``matrix``."""
-        return self.shapes * weight(photons, matrix)
-
-    def size(self, excess: float, sigma: float, mean: float, variance: float) -> float:
+    def size(
+        self,
+        excess: Float[np.ndarray, "n"],
+        sigma: Float[np.ndarray, "n"],
+        mean: Float[np.ndarray, "n"],
+        variance: Float[np.ndarray, "n"],
+    ) -> Float[np.ndarray, "n"]:
         """Posterior mean of τ² from by how much the statistic exceeds its expected value.
 
         Parameters
         ----------
-        excess, sigma : float
+        excess, sigma : arrays [n]
             Statistic minus its expected value, and the standard deviation that it has by itself.
-        mean, variance : float
+        mean, variance : arrays [n]
             Of the excess that errors of size one would make; both are proportional to powers of τ².
         """
         t = self._sizes
-        spread = sigma**2 + t**2 * variance
-        log_p = -0.5 * ((excess - t * mean) ** 2 / spread + np.log(spread) + _STEPS**2)
-        p = np.exp(log_p - log_p.max())
-        return float(t @ p / p.sum())
+        spread = (sigma**2)[:, None] + t**2 * variance[:, None]
+        log_p = -0.5 * ((excess[:, None] - t * mean[:, None]) ** 2 / spread + np.log(spread) + _STEPS**2)
+        p = np.exp(log_p - log_p.max(axis=1, keepdims=True))
+        return p @ t / p.sum(axis=1)
 
 
-def weight(
-    photons: Float[np.ndarray, "n_energy"], matrix: Float[np.ndarray, "n_energy n_selected"]
-) -> Float[np.ndarray, "n_energy"]:
-    """Return by how much errors of ln(photons) are larger than those of evenly spread counts would be."""
-    counts = photons * matrix.sum(axis=1)
-    return 1.0 / np.sqrt(counts / counts.sum() + _FLOOR)
+def weight(counts: Float[np.ndarray, "*n n_energy"]) -> Float[np.ndarray, "*n n_energy"]:
+    """Return by how much errors of ln(photons) are larger than those of evenly spread counts would be.
+
+    Parameters
+    ----------
+    counts : array [..., n_energy]
+        Counts that the photons of each intrinsic bin give.
+    """
+    return 1.0 / np.sqrt(counts / counts.sum(axis=-1, keepdims=True) + _FLOOR)
 
 
 @dataclass(frozen=True, eq=False)
 class Moved:
-    """What errors of the decoder do to one spectrum's posterior, for independent errors of unit variance.
+    """What errors of the decoder do to ``n`` posteriors, for independent errors of unit variance.
 
     Attributes
     ----------
-    theta : array [latents + 1, k]
+    theta : array [n, latents + 1, k]
         By which the fitted (z, ln amplitude) differ from those that the source has.
-    log_flux : array [k, n_energy]
+    log_flux : array [n, k, n_energy]
         What they add to ln(photons per bin) of the source.
-    excess : float
+    excess : array [n]
         By which the statistic may exceed its expected value for the decoder's sake, in all but one spectrum of 100.
     """
 
-    theta: Float[np.ndarray, "latents_1 k"]
-    log_flux: Float[np.ndarray, "k n_energy"]
-    excess: float
+    theta: Float[np.ndarray, "n latents_1 k"]
+    log_flux: Float[np.ndarray, "n k n_energy"]
+    excess: Float[np.ndarray, "n"]
 
 
 def moved(
     errors: ModelErrors,
-    shapes: Float[np.ndarray, "k n_energy"],
-    changes: Float[np.ndarray, "k n_selected"],
-    slopes: Float[np.ndarray, "latents_1 n_selected"],
-    variance: Float[np.ndarray, "n_selected"],
+    shapes: Float[np.ndarray, "n k n_energy"],
+    changes: Float[np.ndarray, "n k n_selected"],
+    slopes: Float[np.ndarray, "n latents_1 n_selected"],
+    variance: Float[np.ndarray, "n n_selected"],
     precision: Float[np.ndarray, "latents_1"],
-    excess: float,
-    sigma: float,
+    excess: Float[np.ndarray, "n"],
+    sigma: Float[np.ndarray, "n"],
 ) -> Moved:
-    """Work out how errors of the decoder move the fit of one spectrum.
+    """Work out how errors of the decoder move the fits of spectra.
 
     The fit minimises a statistic that knows nothing of such errors, so that each shifts it as data would that were
     wrong by as much: with J the slopes, V the variance of the counts, P the prior's precision and D the change of the
@@ -129,30 +132,31 @@ def moved(
     Parameters
     ----------
     errors : ModelErrors
-    shapes : array [k, n_energy]
-        ``errors.at`` this spectrum.
-    changes : array [k, n_selected]
+    shapes : array [n, k, n_energy]
+        ``errors.shapes`` times the `weight` of each spectrum.
+    changes : array [n, k, n_selected]
         What they change in the expected counts.
-    slopes, variance : arrays [latents + 1, n_selected], [n_selected]
+    slopes, variance : arrays [n, latents + 1, n_selected], [n, n_selected]
         Of the expected counts at the fit.
     precision : array [latents + 1]
         Of the prior.
-    excess, sigma : float
+    excess, sigma : arrays [n]
         As in `ModelErrors.size`.
 
     Returns
     -------
     Moved
     """
-    information = (slopes / variance) @ slopes.T
-    cross = (slopes / variance) @ changes.T
+    whitened = (slopes / variance[:, None]).transpose(0, 2, 1)
+    information = slopes @ whitened
+    cross = (changes @ whitened).transpose(0, 2, 1)
     shift = np.linalg.solve(information + np.diag(precision), cross)
     # What of the errors the fit cannot take up is what the statistic sees.
-    seen = (changes / variance) @ changes.T - cross.T @ shift
-    mean = float(np.trace(seen))
-    size = errors.size(excess, sigma, mean, 2.0 * float(np.sum(seen**2)))
-    free = np.linalg.solve(information + _TINY * np.eye(len(information)), cross)
-    against = cross.T @ (free - shift)
-    values, vectors = np.linalg.eigh(0.5 * (against + against.T))
-    root = vectors / np.sqrt(1.0 / size + np.maximum(values, 0.0))
-    return Moved(-shift @ root, root.T @ shapes, errors.largest * mean)
+    seen = (changes / variance[:, None]) @ changes.transpose(0, 2, 1) - cross.transpose(0, 2, 1) @ shift
+    mean = np.trace(seen, axis1=1, axis2=2)
+    size = errors.size(excess, sigma, mean, 2.0 * np.sum(seen**2, axis=(1, 2)))
+    free = np.linalg.solve(information + _TINY * np.eye(len(precision)), cross)
+    against = cross.transpose(0, 2, 1) @ (free - shift)
+    values, vectors = np.linalg.eigh(0.5 * (against + against.transpose(0, 2, 1)))
+    root = vectors / np.sqrt(1.0 / size[:, None] + np.maximum(values, 0.0))[:, None]
+    return Moved(-shift @ root, root.transpose(0, 2, 1) @ shapes, errors.largest * mean)

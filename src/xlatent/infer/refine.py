@@ -4,17 +4,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32, Int
 
 from xlatent.infer.encode import Observation
-from xlatent.infer.model_error import ModelErrors, moved
-from xlatent.statistics import cstat, expected_cstat, expected_wstat, wstat, wstat_background
+from xlatent.infer.expected import expected_statistic
+from xlatent.infer.model_error import ModelErrors, moved, weight
+from xlatent.statistics import cstat, wstat, wstat_background
 
 # Width of the prior of ln(amplitude): far wider than any data leave it, it keeps a spectrum without counts finite.
 AMPLITUDE_WIDTH = 3.0
 _ALMOST_NOTHING = 1e-12  # counts in every channel, so that no count is impossible
-_ITERATIONS = 40
-_CONVERGED = 1e-3  # change of the statistic below which a spectrum is done
+_ITERATIONS = 60
+_CONVERGED = 1e-2  # by which the statistic may still be above its least value
+_POOR = 3.0  # standard deviations of the statistic above its expected value, at which other starts are tried
+_STUCK = 1e6  # damping at which no step helps
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,40 +59,25 @@ class Posterior:
 
 
 class Decoder:
-    """The exported decoder: z to ln(photons per bin) and its Jacobian, in double precision outside."""
+    """The exported decoder: z to ln(photons per bin) and its Jacobian."""
 
     def __init__(self, session: Any) -> None:
         self._session = session
 
     def __call__(
         self, z: Float[np.ndarray, "n latents"]
-    ) -> tuple[Float[np.ndarray, "n n_energy"], Float[np.ndarray, "n n_energy latents"]]:
+    ) -> tuple[Float32[np.ndarray, "n n_energy"], Float32[np.ndarray, "n n_energy latents"]]:
         """Return ln(photons per bin) and its derivative in z."""
         log_flux, slopes = self._run(z, np.eye(z.shape[1]))
         return log_flux, slopes
 
     def log_flux(self, z: Float[np.ndarray, "n latents"]) -> Float[np.ndarray, "n n_energy"]:
         """Return ln(photons per bin) alone."""
-        return self._run(z, np.empty((0, z.shape[1])))[0]
+        return self._run(z, np.empty((0, z.shape[1])))[0].astype(np.float64)
 
     def _run(self, z: np.ndarray, directions: np.ndarray) -> list[np.ndarray]:
         inputs = {"z": z.astype(np.float32), "directions": directions.astype(np.float32)}
-        return [out.astype(np.float64) for out in self._session.run(["log_flux", "slopes"], inputs)]
-
-
-@dataclass
-class _State:
-    """One spectrum at one point: the function to minimise, its gradient, slopes of the counts and their variance."""
-
-    objective: float
-    gradient: np.ndarray
-    slopes: np.ndarray
-    variance: np.ndarray
-
-    @property
-    def information(self) -> np.ndarray:
-        """Fisher information of the data."""
-        return (self.slopes / self.variance) @ self.slopes.T
+        return self._session.run(["log_flux", "slopes"], inputs)
 
 
 def refine(
@@ -103,8 +91,11 @@ def refine(
 ) -> Posterior:
     """Maximise the posterior of z and the amplitude, and give the covariance there.
 
-    Minimises statistic + |z|² by Fisher scoring damped after Levenberg and Marquardt, all spectra side by side. The
-    statistic is W (C without background) over native channels, with one difference to the W that is reported: where
+    Minimises statistic + |z|² by Fisher scoring damped after Levenberg and Marquardt, all spectra side by side, each
+    for as long as it needs. The Jacobian, which costs as much as eight decoded spectra, is found at the start and at
+    the end; between, it learns from each step (Broyden 1965, Math. Comp. 19, 577).
+
+    The statistic is W (C without background) over native channels, with one difference to the W that is reported: where
     a channel's background counts are few, their average over K neighbours stands for them with scale α/K. Plain W
     gives each channel a background of its own; with few counts it explains every source count away as background, and
     a clear detection ends with no flux (the bias that the XSPEC manual warns of, appendix B). The information of a
@@ -125,46 +116,58 @@ def refine(
     -------
     Posterior
     """
-    n, latents = start.shape
-    theta = np.column_stack([start, np.zeros(n)])
-    log_flux, jacobian = decoder(theta[:, :latents])
-    for i, o in enumerate(observations):
-        theta[i, latents] = np.log(net_counts(o) / float(np.sum(np.exp(log_flux[i]) @ o.matrix)))
-    precision = np.append(np.zeros(latents) if frozen else np.ones(latents), AMPLITUDE_WIDTH**-2)
-    prior_mean = np.column_stack([np.zeros((n, latents)), amplitude_centre(decoder, observations, latents)])
+    fits = _Fits(decoder, observations, start, frozen)
+    _walk(fits, frozen)
+    # A way down may end beside the lowest place; others, from nearer to what is common, seldom end beside it too.
+    for nearer in () if frozen else (0.5, 0.0):
+        if len(poor := np.flatnonzero(fits.sigmas() > _POOR)):
+            other = _Fits(decoder, [observations[i] for i in poor], nearer * start[poor], frozen)
+            _walk(other, frozen)
+            fits.take_better(poor, other)
+    return fits.posterior(covariance if frozen else None, errors)
 
-    def evaluate(i: int, point: np.ndarray, log_flux: np.ndarray, jacobian: np.ndarray) -> _State:
-        return _evaluate(observations[i], point, log_flux, jacobian, prior_mean[i], precision)
 
-    free = np.append(np.full(latents, not frozen), True)
-    states = [evaluate(i, theta[i], log_flux[i], jacobian[i]) for i in range(n)]
-    damping = np.full(n, 1e-2)
+def _walk(fits: "_Fits", frozen: bool) -> None:
+    """Go down to where the gradient of each spectrum's objective vanishes."""
+    n, dim = fits.theta.shape
+    free = np.append(np.full(dim - 1, not frozen), True)
+    damping, exact = np.full(n, 0.1), np.ones(n, dtype=bool)
     active = np.arange(n)
     for _ in range(_ITERATIONS):
-        trial = theta[active]
-        for row, i in enumerate(active.tolist()):
-            hessian = states[i].information + np.diag(precision)
-            hessian = hessian + damping[i] * np.diag(np.diag(hessian))
-            step = np.linalg.solve(hessian[np.ix_(free, free)], states[i].gradient[free])
-            # A long step leaves the region where the decoder is known; three units of the prior is far enough.
-            trial[row, free] -= step * min(1.0, 3.0 / max(float(np.abs(step).max()), 1e-9))
-        log_flux, jacobian = decoder(trial[:, :latents])
-        going = []
-        for row, i in enumerate(active.tolist()):
-            state = evaluate(i, trial[row], log_flux[row], jacobian[row])
-            gain = states[i].objective - state.objective
-            if gain > 0:
-                theta[i], states[i] = trial[row], state
-                damping[i] = max(damping[i] / 5.0, 1e-6)
-            else:
-                damping[i] *= 8.0
-            if not (0 <= gain < _CONVERGED) and damping[i] < 1e6:
-                going.append(i)
-        active = np.array(going, dtype=int)
+        gradient, curvature = fits.derivatives(active)
+        gradient, curvature = gradient[:, free], curvature[:, free][:, :, free]
+        gain = np.sum(gradient * _solved(curvature, gradient), axis=1)  # of a step to where the gradient would vanish
+        done = (gain < _CONVERGED) | (damping[active] > _STUCK)
+        # The Jacobian at the end is that of the decoder itself, and may say that this is not the end.
+        again = active[done & ~exact[active]]
+        if len(again):
+            fits.linearise(again)
+            exact[again] = True
+        going = ~done
+        moving, active = active[going], np.concatenate([active[going], again])
         if not len(active):
             break
-    proposal = covariance if frozen else None
-    return _posterior(decoder, observations, theta, states, precision, proposal, errors)
+        gradient, curvature = gradient[going], curvature[going]
+        diagonal = np.einsum("nii->ni", curvature)
+        step = np.zeros((len(moving), dim))
+        step[:, free] = -_solved(
+            curvature + (damping[moving, None] * diagonal)[:, :, None] * np.eye(free.sum()), gradient
+        )
+        # A long step leaves the region where the decoder is known; three units of the prior is far enough.
+        step *= np.minimum(1.0, 3.0 / np.maximum(np.abs(step).max(axis=1), 1e-9))[:, None]
+        better = fits.move(moving, step)
+        exact[moving[better]] = frozen  # of the amplitude alone the Jacobian is always exact
+        damping[moving] = np.where(better, np.maximum(damping[moving] / 5.0, 1e-6), damping[moving] * 8.0)
+        failed = moving[~better & ~exact[moving]]
+        if len(failed):
+            fits.linearise(failed)
+            exact[failed] = True
+    if len(rest := active[~exact[active]]):
+        fits.linearise(rest)
+
+
+def _solved(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    return np.linalg.solve(matrices, vectors[:, :, None])[:, :, 0]
 
 
 def net_counts(o: Observation) -> float:
@@ -219,71 +222,179 @@ def _averaged_background(o: Observation) -> tuple[np.ndarray, np.ndarray]:
     return o.averaged * o.mean_off, o.alpha / o.averaged
 
 
-def _evaluate(
-    o: Observation,
-    theta: np.ndarray,
-    log_flux: np.ndarray,
-    jacobian: np.ndarray,
-    prior_mean: np.ndarray,
-    precision: np.ndarray,
-) -> _State:
-    photons = np.exp(log_flux + theta[-1])
-    source = photons @ o.matrix + _ALMOST_NOTHING
-    slopes = (photons[:, None] * jacobian).T @ o.matrix
-    slopes = np.vstack([slopes, source])
-    if o.has_background:
-        off, alpha = _averaged_background(o)
-        background = alpha * wstat_background(o.n_on, off, source, alpha)
-        variance = source + o.alpha * o.mean_off * (1.0 + alpha)
-    else:
-        background, variance = 0.0, source
-    pull = theta - prior_mean
-    gradient = slopes @ (1.0 - o.n_on / (source + background)) + precision * pull
-    value = float(objective(o, theta[None], source[None], prior_mean, precision)[0])
-    return _State(value, gradient, slopes, np.broadcast_to(variance, source.shape))
+class _Fits:
+    """Spectra at their present points (z, ln amplitude), side by side and padded to the same number of channels.
 
+    Parameters
+    ----------
+    decoder : Decoder
+    observations : list of Observation
+    z : array [n, latents]
+        Where to begin, with the amplitude that the net counts want.
+    fixed : bool
+        Whether z stays there.
+    """
 
-def _posterior(
-    decoder: Decoder,
-    observations: list[Observation],
-    theta: np.ndarray,
-    states: list[_State],
-    precision: np.ndarray,
-    proposal: np.ndarray | None,
-    errors: ModelErrors | None,
-) -> Posterior:
-    n, latents = len(theta), theta.shape[1] - 1
-    k = 0 if errors is None else len(errors.shapes)
-    statistical, shifts = np.empty((n, latents + 1, latents + 1)), np.empty((n, latents + 1, k))
-    statistic, expected, sigma, excess = np.empty(n), np.empty(n), np.empty(n), np.zeros(n)
-    log_flux = decoder.log_flux(theta[:, :latents])
-    shapes = np.empty((n, k, log_flux.shape[1]))
-    for i, (o, state) in enumerate(zip(observations, states, strict=True)):
-        photons = np.exp(log_flux[i] + theta[i, -1])
-        source = photons @ o.matrix
-        if o.has_background:
-            statistic[i] = wstat(o.n_on, o.n_off, source, o.alpha).sum()
-            mean, variance = expected_wstat(source, o.mean_off, o.alpha)
+    def __init__(
+        self, decoder: Decoder, observations: list[Observation], z: Float[np.ndarray, "n latents"], fixed: bool
+    ) -> None:
+        n, latents = z.shape
+        self._decoder = decoder
+        width = max(len(o.n_on) for o in observations)
+        self._n_on, self._n_off, self._scale, self._mean_off = np.zeros((4, n, width))
+        for i, o in enumerate(observations):
+            own = o.n_on, o.n_off, o.alpha, o.mean_off
+            for whole, values in zip((self._n_on, self._n_off, self._scale, self._mean_off), own, strict=True):
+                whole[i, : len(values)] = values
+        averaged = np.array([[o.averaged] for o in observations])
+        self._off, self._alpha = averaged * self._mean_off, self._scale / averaged
+        self._noise = self._scale * self._mean_off * (1.0 + self._alpha)
+        self._exposure = np.array([o.exposure for o in observations])
+        shared: dict[int, list[int]] = {}
+        for i, o in enumerate(observations):
+            shared.setdefault(id(o.area), []).append(i)
+        self._responses = [observations[rows[0]].area for rows in shared.values()]
+        self._response_of = np.empty(n, dtype=int)
+        for number, rows in enumerate(shared.values()):
+            self._response_of[rows] = number
+        self._precision = np.append(np.zeros(latents) if fixed else np.ones(latents), AMPLITUDE_WIDTH**-2)
+        net = np.log([net_counts(o) for o in observations])
+        everything = np.arange(n)
+        typical = np.broadcast_to(decoder.log_flux(np.zeros((1, latents))), (n, 1, observations[0].area.shape[0]))
+        self._prior_mean = np.zeros((n, latents + 1))
+        self._prior_mean[:, -1] = net - np.log(self._fold(everything, np.exp(typical)).sum(axis=(1, 2)))
+        self.theta = np.column_stack([z, np.zeros(n)])
+        log_flux, jacobian = decoder(z)
+        folded = self._fold(everything, np.exp(log_flux)[:, None])
+        self.theta[:, -1] = net - np.log(folded.sum(axis=(1, 2)))
+        self._relative = np.empty((n, latents, width))  # derivatives of ln(source counts) in z
+        self._objective, self._source = self._evaluated(everything, self.theta, folded[:, 0])
+        self._set_slopes(everything, log_flux, jacobian)
+
+    def linearise(self, rows: Int[np.ndarray, "m"]) -> None:
+        """Find the exact slopes of the expected counts at the present points."""
+        self._set_slopes(rows, *self._decoder(self.theta[rows, :-1]))
+
+    def derivatives(
+        self, rows: Int[np.ndarray, "m"]
+    ) -> tuple[Float[np.ndarray, "m latents_1"], Float[np.ndarray, "m latents_1 latents_1"]]:
+        """Half the gradient of the objective, and its expected curvature."""
+        source, slopes = self._source[rows], self._slopes(rows)
+        background = self._alpha[rows] * wstat_background(self._n_on[rows], self._off[rows], source, self._alpha[rows])
+        pull = 1.0 - self._n_on[rows] / (source + background)
+        gradient = (slopes @ pull[:, :, None])[:, :, 0]
+        gradient += self._precision * (self.theta[rows] - self._prior_mean[rows])
+        return gradient, self._information(rows) + np.diag(self._precision)
+
+    def move(self, rows: Int[np.ndarray, "m"], step: Float[np.ndarray, "m latents_1"]) -> np.ndarray:
+        """Take those steps that lower the objective, learn from them, and say which [m] they are."""
+        trial = self.theta[rows] + step
+        fixed = not step[:, :-1].any()
+        if fixed:
+            folded = (self._source[rows] - _ALMOST_NOTHING) * np.exp(-self.theta[rows, -1:])
         else:
-            statistic[i] = cstat(o.n_on, source).sum()
-            mean, variance = expected_cstat(source)
-        expected[i], sigma[i] = mean.sum(), np.sqrt(variance.sum())
-        if errors is not None:
-            own = errors.at(photons, o.matrix)
-            found = moved(
-                errors, own, (photons * own) @ o.matrix, state.slopes, state.variance, precision,
-                float(statistic[i] - expected[i]), float(sigma[i]),
-            )  # fmt: skip
-            shifts[i], shapes[i], excess[i] = found.theta, found.log_flux, found.excess
-        information = state.information
+            log_flux, _ = self._decoder._run(trial[:, :-1], np.empty((0, step.shape[1] - 1)))
+            folded = self._fold(rows, np.exp(log_flux)[:, None])[:, 0]
+        objective, source = self._evaluated(rows, trial, folded)
+        better = objective < self._objective[rows]
+        took, step, source = rows[better], step[better, :-1], source[better]
+        if not fixed:
+            change = np.log(source / self._source[took]) - (trial[better, -1:] - self.theta[took, -1:])
+            surprise = change - (step[:, None] @ self._relative[took])[:, 0]
+            self._relative[took] += step[:, :, None] * (surprise / np.sum(step**2, axis=1)[:, None])[:, None]
+        self.theta[took], self._source[took], self._objective[took] = trial[better], source, objective[better]
+        return better
+
+    def sigmas(self) -> Float[np.ndarray, "n"]:
+        """By how many standard deviations the statistic exceeds its expected value."""
+        statistic, expected, sigma = self._statistic()
+        return (statistic - expected) / sigma
+
+    def take_better(self, rows: Int[np.ndarray, "m"], other: "_Fits") -> None:
+        """Take the points of other fits of the same spectra where their objective is lower."""
+        better = other._objective < self._objective[rows]
+        width = other._n_on.shape[1]
+        took = rows[better]
+        self.theta[took], self._objective[took] = other.theta[better], other._objective[better]
+        self._source[took, :width] = other._source[better]
+        self._relative[took, :, :width] = other._relative[better]
+
+    def _statistic(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """W statistic of each spectrum, its expected value and its standard deviation."""
+        measured = wstat(self._n_on, self._n_off, self._source, self._scale)
+        mean, variance = expected_statistic(self._source, self._scale * self._mean_off, self._scale)
+        return measured.sum(axis=1), mean.sum(axis=1), np.sqrt(variance.sum(axis=1))
+
+    def posterior(self, proposal: np.ndarray | None, errors: ModelErrors | None) -> Posterior:
+        """Covariance at the present points; that of the proposal for z, where there is one."""
+        n, latents = len(self.theta), self.theta.shape[1] - 1
+        everything = np.arange(n)
+        log_flux = self._decoder.log_flux(self.theta[:, :-1])
+        statistic, expected, sigma = self._statistic()
+        information = self._information(everything)
         if proposal is None:
-            statistical[i] = np.linalg.inv(information + np.diag(precision))
+            statistical = np.linalg.inv(information + np.diag(self._precision))
         else:
             # The amplitude follows z as the data want: ln a given z has variance 1/I_aa and slope -I_az/I_aa.
-            slope = -information[-1, :-1] / (information[-1, -1] + precision[-1])
-            statistical[i, :-1, :-1] = proposal[i]
-            statistical[i, -1, :-1] = statistical[i, :-1, -1] = proposal[i] @ slope
-            statistical[i, -1, -1] = slope @ proposal[i] @ slope + 1.0 / (information[-1, -1] + precision[-1])
-    return Posterior(
-        theta[:, :latents].copy(), theta[:, -1].copy(), statistical, statistic, expected, sigma, shifts, shapes, excess
-    )
+            alone = 1.0 / (information[:, -1, -1] + self._precision[-1])
+            slope = -information[:, -1, :-1] * alone[:, None]
+            statistical = np.empty_like(information)
+            statistical[:, :-1, :-1] = proposal
+            statistical[:, -1, :-1] = statistical[:, :-1, -1] = (proposal @ slope[:, :, None])[:, :, 0]
+            statistical[:, -1, -1] = np.sum(statistical[:, -1, :-1] * slope, axis=1) + alone
+        if errors is None:
+            none = np.zeros((n, 0, log_flux.shape[1]))
+            shifts, shapes, excess = np.zeros((n, latents + 1, 0)), none, np.zeros(n)
+        else:
+            photons = np.exp(log_flux)
+            seen = np.stack([area.sum(axis=1) for area in self._responses])[self._response_of]
+            own = errors.shapes * weight(photons * seen)[:, None]
+            changes = self._fold(everything, photons[:, None] * own) * np.exp(self.theta[:, -1])[:, None, None]
+            found = moved(
+                errors, own, changes, self._slopes(everything), self._variance(everything), self._precision,
+                statistic - expected, sigma,
+            )  # fmt: skip
+            shifts, shapes, excess = found.theta, found.log_flux, found.excess
+        return Posterior(
+            self.theta[:, :-1].copy(), self.theta[:, -1].copy(), statistical, statistic, expected, sigma, shifts,
+            shapes, excess,
+        )  # fmt: skip
+
+    def _fold(
+        self, rows: Int[np.ndarray, "m"], photons: Float[np.ndarray, "m k n_energy"]
+    ) -> Float[np.ndarray, "m k width"]:
+        """Counts of photon spectra seen through the responses of the rows."""
+        m, k, n_energy = photons.shape
+        out = np.zeros((m, k, self._n_on.shape[1]))
+        photons = photons.astype(np.float32)
+        numbers = self._response_of[rows]
+        for number in np.unique(numbers):
+            here, area = np.flatnonzero(numbers == number), self._responses[number]
+            counts = photons[here].reshape(-1, n_energy) @ area
+            out[here, :, : area.shape[1]] = counts.reshape(len(here), k, -1)
+        return out * self._exposure[rows, None, None]
+
+    def _evaluated(
+        self, rows: np.ndarray, theta: np.ndarray, folded: np.ndarray
+    ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m width"]]:
+        """Objective and expected source counts, from the counts at amplitude one."""
+        source = folded * np.exp(theta[:, -1:]) + _ALMOST_NOTHING
+        statistic = wstat(self._n_on[rows], self._off[rows], source, self._alpha[rows]).sum(axis=1)
+        return statistic + (theta - self._prior_mean[rows]) ** 2 @ self._precision, source
+
+    def _set_slopes(self, rows: np.ndarray, log_flux: np.ndarray, jacobian: np.ndarray) -> None:
+        photons = np.exp(log_flux)[:, None] * jacobian.transpose(0, 2, 1)
+        amplitude = np.exp(self.theta[rows, -1])[:, None, None]
+        self._relative[rows] = self._fold(rows, photons) * amplitude / self._source[rows, None]
+
+    def _slopes(self, rows: np.ndarray) -> Float[np.ndarray, "m latents_1 width"]:
+        source = self._source[rows, None]
+        return np.concatenate([self._relative[rows] * source, source], axis=1)
+
+    def _variance(self, rows: np.ndarray) -> Float[np.ndarray, "m width"]:
+        return self._source[rows] + self._noise[rows]
+
+    def _information(self, rows: np.ndarray) -> Float[np.ndarray, "m latents_1 latents_1"]:
+        """Fisher information of the data."""
+        slopes = self._slopes(rows)
+        return (slopes / self._variance(rows)[:, None]) @ slopes.transpose(0, 2, 1)

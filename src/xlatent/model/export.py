@@ -94,7 +94,7 @@ def export(run: Path, output: Path, *, name: str, training: str) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     inputs = example_inputs(grid, 4)
     batch = torch.export.Dim("batch")
-    _to_onnx(
+    to_onnx(
         _TurnedEncoder(model).eval(),
         inputs,
         output / "encoder.onnx",
@@ -104,7 +104,7 @@ def export(run: Path, output: Path, *, name: str, training: str) -> Path:
     )
     z = torch.randn(4, preset.network.latents)
     directions = torch.eye(preset.network.latents)
-    _to_onnx(
+    to_onnx(
         _TurnedDecoder(model).eval(),
         (z, directions),
         output / "decoder.onnx",
@@ -176,7 +176,7 @@ def _run(path: Path, inputs: dict[str, Tensor]) -> list[np.ndarray]:
     return session.run(None, {k: v.numpy() for k, v in inputs.items() if k in wanted})
 
 
-def _to_onnx(
+def to_onnx(
     module: nn.Module,
     inputs: tuple[Tensor, ...],
     path: Path,
@@ -184,6 +184,13 @@ def _to_onnx(
     outputs: list[str],
     dynamic: tuple[Any, ...],
 ) -> None:
+    """Write a network as an ONNX graph with named inputs and outputs, axes named in ``dynamic`` of any length.
+
+    Raises
+    ------
+    ModelError
+        If the exporter gives nothing.
+    """
     logging.getLogger("torch.onnx._internal.exporter._registration").setLevel(
         logging.ERROR
     )  # that torchvision is absent
