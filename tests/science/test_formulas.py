@@ -60,6 +60,16 @@ def test_a_law_is_found_and_scored_as_it_is_printed(table):
     assert best(found)["latex"].startswith(r"\mathrm{hard} = ") and "z_{0}" in best(found)["latex"]
 
 
+def test_what_says_nothing_is_not_written():
+    import sympy
+
+    x = sympy.Symbol("x")
+    assert str(science._rounded(1.0000001 * (0.70012 * x - 0.3) * sympy.exp(-0.99996 * x) + 2.8e-5, 1e-3)) == (
+        "(0.7*x - 0.3)*exp(-x)"
+    )
+    assert str(science._rounded(0.5 * x + 2.8e-5, 1e-6)) == "0.5*x + 2.8e-5"
+
+
 def test_a_latent_is_written_in_shares_of_the_flux(table):
     found = formulas(table, ["z1"])
     assert best(found)["r2"] > 0.99 and best(found)["latex"].startswith("z_{1} = ")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from astropy.table import Table
 from scipy import stats
+from scipy.special import digamma
 
 from xlatent.cli.information import information as command
 from xlatent.errors import ParameterError, XlatentWarning
@@ -13,8 +14,43 @@ from xlatent.science import information as module
 from xlatent.science.information import information, mutual_information
 
 
-def distances(*columns):
-    return module._distances(np.column_stack(columns))
+def near(*columns):
+    return module.listed(np.column_stack(columns))
+
+
+def of_all_distances(x, y, condition=None):
+    """The estimators as they are written down, from every distance between two sources."""
+
+    def apart(points):
+        return np.abs(points[:, None] - points).max(axis=2)
+
+    y = np.where(y[:, None] == y, 0.0, np.inf) if y.dtype.kind == "U" else np.abs(y[:, None] - y)
+    x, k = apart(x), module.K
+    if condition is None:
+        both, rest = (x, y), digamma(len(x))
+        reach = np.sort(np.maximum(x, y), axis=1)[:, k, None]
+    else:
+        c = apart(condition)
+        both = np.maximum(x, c), np.maximum(y, c)
+        reach = np.sort(np.maximum(*both), axis=1)[:, k, None]
+        rest = np.mean(digamma(np.sum(c < reach, axis=1)))
+    return digamma(k) + rest - np.mean(sum(digamma(np.sum(d < reach, axis=1)) for d in both))
+
+
+@pytest.mark.parametrize("kind", ["numbers", "none", "classes"])
+@pytest.mark.parametrize("widths", [(3, 8), (16, 40), (64, 256)])
+def test_neighbours_give_what_all_distances_give(normal, kind, widths, monkeypatch):
+    monkeypatch.setattr(module, "_WIDTHS", widths)
+    a, b, c, d, e = normal[:, :300]
+    x, other = np.column_stack([a, 0.3 * b, 0.1 * c]), np.column_stack([a + 0.5 * d, b])
+    y = {"numbers": a + e, "none": e, "classes": np.where(e + a > 1.5, "few", "many")}[kind]
+    both = np.hstack([x, other])
+    assert mutual_information(module.listed(x), y) == pytest.approx(of_all_distances(x, y), abs=1e-12)
+    found = mutual_information(module.listed(both), y, module.listed(other))
+    assert found == pytest.approx(of_all_distances(x, y, other), abs=1e-12)
+    half = np.arange(1, 300, 2)
+    found = mutual_information(module.listed(both).part(half), y[half], module.listed(other).part(half))
+    assert found == pytest.approx(of_all_distances(x[half], y[half], other[half]), abs=1e-12)
 
 
 @pytest.fixture(scope="module")
@@ -35,34 +71,34 @@ def quick():
 def test_of_two_normal_variables(normal, r):
     a, b = normal[0], r * normal[0] + np.sqrt(1 - r**2) * normal[1]
     expected = -0.5 * np.log(1 - r**2)
-    assert abs(mutual_information(distances(a), distances(b)) - expected) < 0.05
+    assert abs(mutual_information(near(a), b) - expected) < 0.05
     # Of any monotonic function of them, too.
     scores = [module._scores(np.exp(3 * x), np.random.default_rng(0)) for x in (a, b)]
-    assert abs(mutual_information(*map(distances, scores)) - expected) < 0.05
+    assert abs(mutual_information(near(scores[0]), scores[1]) - expected) < 0.05
 
 
 def test_conditional_of_normal_variables(normal):
     common, e, f, *_ = normal
     a, b = common + e, common + f
     # r = 1/2 before the common part is known, and none after.
-    assert abs(mutual_information(distances(a), distances(b)) - 0.1438) < 0.06
-    assert abs(mutual_information(distances(a), distances(b), distances(common))) < 0.05
+    assert abs(mutual_information(near(a), b) - 0.1438) < 0.06
+    assert abs(mutual_information(near(a, common), b, near(common))) < 0.05
     # Two independent variables tell of each other once their sum is known.
-    sum_known = mutual_information(distances(e), distances(f), distances(e + f + common))
+    sum_known = mutual_information(near(e, e + f + common), f, near(e + f + common))
     assert abs(sum_known - -0.5 * np.log(1 - 0.25)) < 0.06
 
 
 def test_of_classes(normal):
     kind = np.repeat(["a", "b"], 500)
     apart = normal[0] + np.where(kind == "a", -20, 20)
-    assert abs(mutual_information(distances(apart), module._apart(kind)) - np.log(2)) < 0.01
-    assert abs(mutual_information(distances(normal[0]), module._apart(kind))) < 0.05
+    assert abs(mutual_information(near(apart), kind) - np.log(2)) < 0.01
+    assert abs(mutual_information(near(normal[0]), kind)) < 0.05
     # One standard deviation apart on each side: log 2 less the mean entropy of the class once x is known.
     x = np.linspace(-8, 8, 4001)
     p = 1 / (1 + np.exp(-2 * x))
     left = np.trapezoid((stats.norm.pdf(x, 1) + stats.norm.pdf(x, -1)) / 2 * stats.entropy([p, 1 - p]), x)
-    near = normal[0] + np.where(kind == "a", -1, 1)
-    assert abs(mutual_information(distances(near), module._apart(kind)) - (np.log(2) - left)) < 0.05
+    close = normal[0] + np.where(kind == "a", -1, 1)
+    assert abs(mutual_information(near(close), kind) - (np.log(2) - left)) < 0.05
 
 
 def latents(z0, z1, n=300):
@@ -107,12 +143,10 @@ def test_error_is_that_of_repeated_samples(quick):
     for _ in range(30):
         a = rng.standard_normal(150)
         b = module._scores(a + rng.standard_normal(150), rng)
-        x, y = distances(a), module._apart(b)
-        estimates.append(mutual_information(x, y))
+        x = near(a)
+        estimates.append(mutual_information(x, b))
         errors.append(
-            module.half_sampling(
-                lambda rows, x=x, y=y: mutual_information(x[np.ix_(rows, rows)], y[np.ix_(rows, rows)]), np.arange(150)
-            )
+            module.half_sampling(lambda rows, x=x, b=b: mutual_information(x.part(rows), b[rows]), np.arange(150))
         )
     assert 0.6 < np.mean(errors) / np.std(estimates) < 1.7
 
@@ -120,11 +154,20 @@ def test_error_is_that_of_repeated_samples(quick):
 def test_equal_values(latent_table, normal, quick):
     # Probabilities given to one decimal, and sources with the same latents.
     z0 = np.round(normal[0], 1)
-    results = information(
-        latent_table(latents(z0, 0 * z0) * (np.arange(8) == 0), p=np.round(normal[1, :300], 0)), ["p"]
-    )
+    table = latent_table(latents(z0, 0 * z0) * (np.arange(8) == 0), p=np.round(normal[1, :300], 0))
+    with pytest.warns(XlatentWarning, match="counts once"):
+        results = information(table, ["p"])
     assert np.isfinite(results["mi"][0])
     assert results["p"][0] > 0.001
+
+
+def test_one_measurement_under_many_names_tells_nothing(latent_table, normal, quick):
+    # A tenth of the rows three times: as many as in a table of the CSC, where blends share their values.
+    rows = np.append(np.arange(240), np.repeat(np.arange(30), 2))
+    table = latent_table(latents(*normal[:2])[rows], value=normal[2, rows])
+    with pytest.warns(XlatentWarning, match="60 of 300 sources"):
+        results = information(table, ["value"])
+    assert results["n_sources"][0] == 240 and results["p"][0] > 0.01
 
 
 def test_classes_and_small_ones(latent_table, normal, quick):

@@ -58,6 +58,12 @@ def test_neighbours_of_a_query_and_of_a_table_itself(run, table, tmp_path):
     rows = [int(name[1:]) for name in found["name"][:4]]
     assert np.all(np.abs(whole.z[rows, 0] - whole.z[0, 0]) < 0.6)  # z0 is known far better than the rest
     assert run("neighbours", table, query, "--index", tmp_path / "index").exit_code == 0
+    as_fits = tables.write(whole, tmp_path / "t.fits")
+    again = run("neighbours", as_fits, query, "--output", tmp_path / "again.ecsv", "-k", 4)
+    assert again.exit_code == 0, again.stderr
+    again = tables.read_columns(tmp_path / "again.ecsv")
+    # A table read whole and one of which only what is needed is read say the same.
+    assert list(again["name"]) == list(found["name"]) and list(again["class"]) == list(found["class"])
     other = tables.write(latents(90, 2), tmp_path / "other.parquet")
     one_sentence(run("neighbours", other, query, "--index", tmp_path / "index"), "another table")
     foreign = tables.write(LatentTable(whole[:3].to_astropy(), {"model_sha256": "f" * 64}), tmp_path / "f.parquet")
@@ -67,6 +73,16 @@ def test_neighbours_of_a_query_and_of_a_table_itself(run, table, tmp_path):
     assert run("neighbours", other, query, "--labels", labels, "-k", 89, "--output", tmp_path / "n.csv").exit_code == 0
     named = tables.read_columns(tmp_path / "n.csv")
     assert set(named["name"][[str(word) == "CV" for word in named["class"]]]) == {"s5"}
+
+
+def test_many_rows_of_one_name_are_no_neighbours(run, tmp_path):
+    names = ["a"] * 60 + ["b"] * 3
+    table = tables.write(latents(63, 5, name=names), tmp_path / "t.parquet")
+    query = tables.write(tables.read(table)[:1], tmp_path / "q.parquet")
+    assert run("neighbours", table, query, "--output", tmp_path / "n.csv").exit_code == 0
+    assert list(tables.read_columns(tmp_path / "n.csv")["name"]) == ["b"] * 3
+    only = tables.write(latents(5, 6, name=["a"] * 5), tmp_path / "only.parquet")
+    one_sentence(run("neighbours", only, query), "longer table")
 
 
 def test_outliers_add_their_columns(run, table, tmp_path):

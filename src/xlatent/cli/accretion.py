@@ -100,7 +100,7 @@ def accretion(
 
 
 def _draw(line: "Direction", loaded: "LatentModel") -> "Figure":
-    """Photon spectra at five places along the direction, E² times the density at 1 keV of each taken for one."""
+    """Photon spectra at five places along the direction, E² times the density, the highest point of each at one."""
     import numpy as np
     from matplotlib.figure import Figure
 
@@ -113,10 +113,14 @@ def _draw(line: "Direction", loaded: "LatentModel") -> "Figure":
         figure = Figure(figsize=(4.8, 3.6), layout="constrained")
         axes = figure.add_subplot()
         for value, spectrum, colour in zip(values, spectra, (BLUE, SKY, BLACK, ORANGE, VERMILION), strict=True):
-            shape = energy**2 * spectrum / np.interp(1.0, energy, spectrum)
+            shape = energy**2 * spectrum
+            shape /= shape[(energy > 0.5) & (energy < 8.0)].max()
             axes.loglog(energy, shape, color=colour, label=f"a = {value:+.0f}")
         axes.set_xlim(0.5, 8.0)
+        axes.set_ylim(1e-3, 2.0)
+        axes.set_xticks([0.5, 1.0, 2.0, 5.0], ["0.5", "1", "2", "5"])
+        axes.minorticks_off()
         axes.set_xlabel("Energy (keV)")
-        axes.set_ylabel("E² × photon spectrum, 1 at 1 keV")
+        axes.set_ylabel("E² × photon spectrum, at most 1")
         axes.legend()
     return figure

@@ -18,6 +18,7 @@ MAX_ROWS = 5000
 _OPERATORS = "add,sub,mul,div,sqrt,square,exp,log,tanh,constant,variable"
 _POPULATION, _EVALUATIONS, _LONGEST = 300, 40_000, 25
 _DIGITS = 3  # of the constants
+_NEGLIGIBLE = 1e-3  # of the standard deviation of the target: a constant at the end that need not be written
 _GAIN = 0.002  # of R² on the training part that a longer formula must bring
 _DECADES = 2.0
 _BEYOND = 1e100  # no value of anything
@@ -142,7 +143,8 @@ def _front(
     latex_of = {sympy.Symbol(name): _latex(name) for name in ("flux_s", "flux_m", "flux_h", "flux_b", *LATENTS)}
     candidates = [sympy.sympify(search.get_model_string(one["tree"], 6)) for one in search.pareto_front_]
     nowhere_real = (sympy.I, sympy.nan, sympy.zoo, sympy.oo)
-    candidates = [_rounded(formula) for formula in candidates if not formula.has(*nowhere_real)]
+    least = _NEGLIGIBLE * float(y[~held].std())
+    candidates = [_rounded(formula, least) for formula in candidates if not formula.has(*nowhere_real)]
     predictions = [_evaluate(formula, symbols, x) for formula in candidates]
     of_candidates = [_r2(y, predicted, np.where(held, 0.0, weights)) for predicted in predictions]
     for place in sorted(range(len(candidates)), key=lambda i: (_length(candidates[i]), -of_candidates[i])):
@@ -181,11 +183,15 @@ def _latex(name: str) -> str:
     return rf"\mathrm{{{name}}}".replace("_", r"\_")
 
 
-def _rounded(formula: Any) -> Any:
+def _rounded(formula: Any, least: float) -> Any:
+    """With constants of three digits, without factors of one and without a constant term below ``least``."""
     import sympy
 
-    numbers_in = formula.atoms(sympy.Float)
-    return formula.xreplace({number: sympy.Float(str(round(number, _significant(number)))) for number in numbers_in})
+    constant, rest = formula.as_coeff_Add()
+    formula = rest if abs(constant) < least else formula
+    rounded = {number: sympy.Float(str(round(number, _significant(number)))) for number in formula.atoms(sympy.Float)}
+    whole = {old: sympy.Integer(round(new)) for old, new in rounded.items() if float(new) in (-1.0, 0.0, 1.0)}
+    return formula.xreplace(rounded | whole)
 
 
 def _significant(number: Any) -> int:

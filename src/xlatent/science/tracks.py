@@ -19,10 +19,12 @@ _BAND = (0.5, 8.0)  # keV, where Chandra says most
 _STEP = 0.05  # of z, for slopes of the decoder
 _WIDTH = 2.0  # of z in latents that a source does not measure, where the prior has 1
 _MOSTLY_NOISE = 3.0  # most that z adds to the variance of what is tested, where noise adds 1
-# Posteriors are Gaussian only nearly, and far out there is more than χ² allows: of 300 simulated constant sources (two
-# epochs of 10 to 30,000 counts) 4.3 and 1.7 % had p below 0.05 and 0.01, and four below 1e-4. χ² / dof is taken for
-# Fisher's F, with this many degrees of freedom of the errors' size: 1.3 and 1.0 %, and none that survives correction.
-_DEGREES = 10
+# Posteriors are Gaussian only nearly, and far out there is more than χ² allows. χ² / dof is taken for Fisher's F, with
+# this many degrees of freedom of the errors' size. The number is calibrated, not derived: of 399 simulated constant
+# sources, two spectra each of 10 to 30,000 counts through different states of ACIS, 9.3 is the most likely and 8 to 11
+# are within one standard deviation. At 8, 4.5, 1.0 and 0.3 % have p below 0.05, 0.01 and 0.001 and none survives
+# correction (χ²: 10, 5 and 3 %, and 12 of them do).
+_DEGREES = 8
 _RIDGE = 0.03  # of ln(photons) per unit of z: a direction takes no large step in z for a small gain in likeness
 
 # What adds to ln(photons) at energy E in keV per unit of change; unit; names of change up and down.
@@ -61,9 +63,10 @@ def tracks(
     -------
     Table
         One row a source with at least two rows that measure z, most significant first: ``source``, ``n``
-        observations; ``chi2`` and ``dof`` of constancy; ``p`` by Fisher's F; ``q``, corrected for the number of sources
-        (Benjamini & Hochberg 1995, JRSSB 57, 289); ``first`` and ``last``, rows of the two observations that differ
-        most, in order of time, and ``shift``, ``shift_err``, the distance of their posterior means. With a decoder:
+        observations; ``chi2`` and ``dof`` of constancy; ``p`` by Fisher's F, whose degrees of freedom are calibrated on
+        simulated constant sources; ``q``, corrected for the number of sources (Benjamini & Hochberg 1995, JRSSB 57,
+        289); ``first`` and ``last``, rows of the two observations that differ most, in order of time, and ``shift``,
+        ``shift_err``, the distance of their posterior means. With a decoder:
         ``direction``, the word of `DIRECTIONS` for what explains most of χ² with one number per observation;
         ``amount``, ``amount_err`` and ``unit``, by how much from first to last; ``explained``, the share of χ².
 
