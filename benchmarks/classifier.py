@@ -11,18 +11,16 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 from rich.progress import Progress
-from sklearn.ensemble import ExtraTreesClassifier
 
 from xlatent.formats import tables
 from xlatent.latents import LatentTable
-from xlatent.science.classify import ALLOWED, CLASSES, COMPACT, features, head
-from xlatent.science.fit_classes import Held, Machine, cross_validate, fit, scores
-from xlatent.science.sampling import N_FOLDS, folds, source_of, usable
+from xlatent.science.classify import ALLOWED, CLASSES, features, head
+from xlatent.science.evaluate import HARDNESS, LATENTS, Data, hardness_ratios
+from xlatent.science.evaluate_classes import BRIGHT, Labelled, judge, labelled, leading_directions, scored
+from xlatent.science.fit_classes import Machine, fit
+from xlatent.science.sampling import source_of
 
-BRIGHT = 5.0  # significance of the sources that are scored
-N_DIRECTIONS = 2  # three band fluxes are two colours
 SUBSETS = [allowed for size in range(len(ALLOWED) + 1) for allowed in combinations(ALLOWED, size)]
-SHOWN = [(), ("flux",), ("flux", "variability"), ("flux", "variability", "nh_gal")]
 
 
 def main() -> None:
@@ -35,78 +33,40 @@ def main() -> None:
     parser.add_argument("--no-scores", action="store_true", help="make the file without judging it")
     given = parser.parse_args()
     began = time.time()
-    table, classes, bright = labelled(given.latents, given.labels)
-    directions = leading_directions(table)
-    judged = {} if given.no_scores else judge(table, classes, bright, directions)
-    report = card(table, classes, bright, judged)
+    sample = read(given.latents, given.labels)
+    directions = leading_directions(sample.table)
+    report = card(sample, {} if given.no_scores else judged(sample))
     if given.output:
         machines = {}
         with Progress() as progress:
             for allowed in progress.track(SUBSETS, description="Training"):
-                machines[allowed] = fit(*features(table, directions, allowed), classes, source_of(table))
-        write_onnx(machines, directions, table.meta["model_sha256"], given.output / "classifier.onnx")
+                x, stress = features(sample.table, directions, allowed)
+                machines[allowed] = fit(x, stress, sample.classes, source_of(sample.table))
+        write_onnx(machines, directions, sample.table.meta["model_sha256"], given.output / "classifier.onnx")
         (given.output / "CLASSIFIER.md").write_text(report)
     print(report, f"\n{time.time() - began:.0f} s")
 
 
-def labelled(latents: Path, labels: Path) -> tuple[LatentTable, np.ndarray, np.ndarray]:
-    """Latents with the catalogue's other columns, class numbers, and which sources are bright; rows joined by name."""
+def read(latents: Path, labels: Path) -> Labelled:
+    """Latents with the catalogue's classes and other columns, rows joined by name."""
     table, catalogue = tables.read(latents), tables.read_columns(labels, ("name", "class", "significance"))
     place = {name: row for row, name in enumerate(catalogue["name"])}
     table = table[[row for row, name in enumerate(table["name"]) if name in place]]
-    table = table[usable(table)]
     catalogue = catalogue[[place[name] for name in table["name"]]]
-    more = {name: catalogue[name] for names in ALLOWED.values() for name in names if name in catalogue.colnames}
-    table = LatentTable(dict(table.to_astropy().columns) | more, table.meta)
-    classes = np.array([CLASSES.index(name) for name in catalogue["class"]])
-    return table, classes, np.asarray(catalogue["significance"] > BRIGHT)
+    more = {name: catalogue[name] for name in catalogue.colnames if name not in table.colnames}
+    joined = LatentTable({name: table[name] for name in table.colnames} | more, table.meta)
+    classes = np.asarray(catalogue["class"]).astype(str)
+    return labelled(Data("labelled", table, joined, tuple(more), classes, {HARDNESS: hardness_ratios(joined)}))
 
 
-def leading_directions(table: LatentTable) -> np.ndarray:
-    """Unit vectors along which the posterior means vary most: what the band fluxes measure [8, m]."""
-    return np.linalg.svd(table.z - table.z.mean(axis=0), full_matrices=False)[2][:N_DIRECTIONS].T
-
-
-def judge(
-    table: LatentTable, classes: np.ndarray, bright: np.ndarray, directions: np.ndarray
-) -> dict[str, dict[str, tuple[float, float, float]]]:
-    """Scores of held-out sources from our features, and of the bright ones from band fluxes by trees."""
-    sources, one, others = source_of(table), CLASSES.index("AGN"), [CLASSES.index(name) for name in COMPACT]
-
-    def scored(held: Held, rows: np.ndarray = bright) -> dict[str, tuple[float, float, float]]:
-        return scores(Held(held.p[rows], held.sets[rows]), classes[rows], sources[rows], one, others)
-
-    judged = {}
-    with Progress() as progress:
-        bar = progress.add_task("Cross-validation", total=len(SHOWN))
-        for allowed in SHOWN:
-            x, stress = features(table, directions, allowed)
-            held = cross_validate(x, stress, classes, sources)
-            judged[" + ".join(["z", *allowed])] = scored(held)
-            judged[" + ".join(["z", *allowed]) + ", faint ones as well"] = scored(held, np.ones(len(x), bool))
-            plain = np.nan_to_num(x[:, 3 + 2 * N_DIRECTIONS :], nan=-1.0)
-            ratios = np.stack([np.log10(table[f"flux_{a}"] / table[f"flux_{b}"]) for a, b in ("sm", "mh", "sh")], 1)
-            hand_made = np.concatenate([ratios, plain], axis=1)
-            trees = scored(_trees(hand_made, classes, sources))
-            # Trees tell AGN from compact objects better if they are grown for that alone.
-            pair = np.flatnonzero(np.isin(classes, [one, *others]))
-            either = np.isin(classes[pair], others).astype(int)
-            held, chosen = _trees(hand_made[pair], either, sources[pair]), bright[pair]
-            alone = scores(Held(held.p[chosen], held.sets[chosen]), either[chosen], sources[pair][chosen], 0, [1])
-            trees["one against others"] = alone["balanced accuracy"]
-            judged[" + ".join(["band-flux ratios, trees", *allowed])] = trees
-            progress.advance(bar)
-    return judged
-
-
-def _trees(x: np.ndarray, classes: np.ndarray, sources: np.ndarray) -> Held:
-    """The baseline's extremely randomised trees on the same folds; without calibration or sets."""
-    fold, p = folds(sources, classes, 1000), np.empty((len(x), classes.max() + 1))
-    for k in range(N_FOLDS):
-        out = fold == k
-        trees = ExtraTreesClassifier(200, min_samples_leaf=5, class_weight="balanced", random_state=0)
-        p[out] = trees.fit(x[~out], classes[~out]).predict_proba(x[out])
-    return Held(p, np.zeros(p.shape, bool))
+def judged(sample: Labelled) -> dict[str, dict[str, tuple[float, float, float]]]:
+    """Scores of held-out sources by what they are made from; those of z of the faint ones as well."""
+    found = {}
+    for of, held in judge(sample).items():
+        found[of] = scored(sample, held, of)
+        if of.startswith(LATENTS):
+            found[f"{of}, faint ones as well"] = scored(sample, held, of, np.arange(len(sample.classes)))
+    return found
 
 
 def write_onnx(machines: dict[tuple[str, ...], Machine], directions: np.ndarray, sha256: str, path: Path) -> None:
@@ -152,8 +112,9 @@ def write_onnx(machines: dict[tuple[str, ...], Machine], directions: np.ndarray,
     partial.replace(path)
 
 
-def card(table: LatentTable, classes: np.ndarray, bright: np.ndarray, judged: dict[str, Any]) -> str:
+def card(sample: Labelled, judged: dict[str, Any]) -> str:
     """What the classifier was trained on and how good it is, as Markdown."""
+    table, classes, bright = sample.table, sample.classes, sample.bright
     counts = {n: (int(np.sum(classes == k)), int(np.sum(classes[bright] == k))) for k, n in enumerate(CLASSES)}
     mix = ", ".join(f"{name} {every} ({some})" for name, (every, some) in counts.items())
     lines = [
@@ -175,12 +136,11 @@ def card(table: LatentTable, classes: np.ndarray, bright: np.ndarray, judged: di
     ]
     if judged:
         names = list(next(iter(judged.values())))
-        lines += ["| from | " + " | ".join(names).replace("one against others", "AGN against compact") + " |"]
+        lines += ["| from | " + " | ".join(names) + " |"]
         lines += ["|---|" + "---:|" * len(names)]
         for what, score in judged.items():
             cells = [f"{value:.3f} ({low:.3f}–{high:.3f})" for value, low, high in score.values()]
-            if "trees" in what:
-                cells = cells[:2] + [""] * (len(cells) - 2)
+            cells += [""] * (len(names) - len(cells))
             lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

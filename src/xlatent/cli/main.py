@@ -13,6 +13,7 @@ from xlatent.cli.cluster import cluster
 from xlatent.cli.compare_models import compare_models
 from xlatent.cli.demo import demo
 from xlatent.cli.embed import embed
+from xlatent.cli.evaluate import evaluate
 from xlatent.cli.export import export
 from xlatent.cli.formulas import formulas
 from xlatent.cli.info import info
@@ -48,6 +49,7 @@ app = typer.Typer(cls=_Plain, add_completion=False, pretty_exceptions_enable=Fal
 for _command in (
     embed, build, show, info, demo, simulate, train, export, compare_models,
     cluster, classify, regress, information, neighbours, outliers, tracks, accretion, formulas,
+    evaluate,
 ):  # fmt: skip
     app.command()(_command)
 app.add_typer(csc.app, name="csc")
