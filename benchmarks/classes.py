@@ -18,7 +18,7 @@ from xlatent.grid import ModelGrid
 from xlatent.infer.embed import LatentModel, load_model
 from xlatent.latents import LatentTable
 from xlatent.science.accretion import learn
-from xlatent.science.classify import CLASSES, COMPACT, RATIOS, features
+from xlatent.science.classify import CLASSES, COMPACT, RATIOS
 from xlatent.science.fit_classes import Held, cross_validate, scores
 from xlatent.science.sampling import bootstrap, source_of
 from xlatent.simulate import population
@@ -101,10 +101,11 @@ def count_ratios(spectrum: Spectrum) -> Float[np.ndarray, "6"]:
 def judge(table: LatentTable, plain: Float[np.ndarray, "n 6"]) -> dict[str, Any]:
     """Scores of held-out spectra from z, from both kinds of hardness ratios, the gain, and the accretion direction."""
     classes, sources = np.array([CLASSES.index(name) for name in table["class"]]), source_of(table)
-    x, _ = features(table, np.eye(table.z.shape[1]))
     widths = [0.5 * (np.asarray(table[f"{r}_hilim"]) - np.asarray(table[f"{r}_lolim"])) for r in RATIOS]
-    posterior = np.stack([*(np.asarray(table[r]) for r in RATIOS), *np.log(widths)], axis=1)
-    sets = {"z": x, "hardness ratios of the posterior": posterior, "hardness ratios of counts": plain}
+    decoded = np.column_stack([np.asarray(table[r]) for r in RATIOS])
+    posterior = np.column_stack([decoded, *np.log(widths)])
+    z = np.column_stack([table.z, decoded, np.log(table.z_err)])
+    sets = {"z": z, "hardness ratios of the posterior": posterior, "hardness ratios of counts": plain}
     held: dict[str, Held] = {}
     with Progress() as progress:
         for of in progress.track(sets, description="Cross-validation"):

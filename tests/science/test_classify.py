@@ -9,7 +9,7 @@ import pytest
 from xlatent.errors import ModelError, ParameterError
 from xlatent.latents import LatentTable
 from xlatent.science import fit_classes
-from xlatent.science.classify import ALLOWED, CLASSES, classify, features, load_classifier
+from xlatent.science.classify import ALLOWED, CLASSES, COMPACT, classify, features, load_classifier
 from xlatent.science.fit_classes import fit, prediction_set
 from xlatent.science.sampling import source_of
 
@@ -76,6 +76,8 @@ def test_the_file_gives_what_training_gave(trained, allowed):
     # Without the flux two classes stand at each place; with it one.
     assert np.mean(p.argmax(1) == classes) > (0.75 if allowed else 0.35)
     assert np.mean(sets[np.arange(len(classes)), classes]) > 0.8
+    compact = p[:, [CLASSES.index(name) for name in COMPACT]].mean(axis=1)  # each has as many members
+    np.testing.assert_allclose(found["p_compact"], compact / (compact + p[:, 0]), atol=1e-6)
     assert len(found) == len(table) and list(found["name"]) == list(table["name"])
 
 
@@ -94,6 +96,16 @@ def test_what_is_not_allowed_is_not_used(trained):
     assert np.abs(np.subtract(*with_flux)).max() > 0.1
 
 
+def test_errors_are_of_use_only_with_the_flux(trained):
+    """They tell how bright a source is."""
+    _, classifier, _ = trained
+    table, _ = simulated(1)
+    columns = {name: table[name] for name in table.colnames if not name.startswith("z")}
+    sharper = LatentTable.from_posterior(table.z, table.covariance / 25.0, columns, table.meta)
+    np.testing.assert_array_equal(*(columns_of(classify(t, classifier)) for t in (table, sharper)))
+    assert np.abs(np.subtract(*(columns_of(classify(t, classifier, ["flux"])) for t in (table, sharper)))).max() > 1e-6
+
+
 def test_order_and_repetition_of_what_is_allowed_do_not_matter(trained):
     _, classifier, _ = trained
     table, _ = simulated(1, 2)
@@ -110,6 +122,7 @@ def test_a_row_without_data_is_of_no_class_and_may_be_of_any(trained):
     flags = np.array(["no_data", *[""] * (len(table) - 1)])
     found = classify(LatentTable(columns | {"flags": flags}, table.meta), classifier)
     assert np.isnan(columns_of(found)[0]).all() and np.isfinite(columns_of(found)[1:]).all()
+    assert np.isnan(found["p_compact"][0]) and np.isfinite(found["p_compact"][1:]).all()
     assert found["class"][0] == "" and found["prediction_set"][0] == ",".join(CLASSES)
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from xlatent.errors import ParameterError
 from xlatent.science import fit_classes
-from xlatent.science.fit_classes import Held, cross_validate, fit, prediction_set, scores
+from xlatent.science.fit_classes import Held, against, cross_validate, fit, prediction_set, scores
 
 MIX = (600, 300, 60)
 
@@ -51,6 +51,40 @@ def test_scores_of_bayes_rule_itself_are_perfect_but_for_noise(held):
     assert spoilt["calibration error"][0] > 0.08
 
 
+def test_the_debiased_error_is_that_of_many_sources(held):
+    """Of probabilities sharpened a little few sources are off by more than many, unless chance is taken out."""
+    name, few, many = "calibration error, debiased", [], None
+    for seed, repeats in [*((seed, 1) for seed in range(20)), (99, 40)]:
+        several = [blobs(seed + i) for i in range(repeats)]
+        x, classes, bayes = (np.concatenate(part) for part in zip(*several, strict=True))
+        p = bayes**1.1 / np.sum(bayes**1.1, 1, keepdims=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(fit_classes, "bootstrap", lambda *_, **__: (0.0, 0.0))
+            said = scores(Held(p, p > 0.1), classes, np.arange(len(x)), 0, [1])
+        if repeats == 1:
+            few.append((said["calibration error"][0], said[name][0] ** 2))
+        else:
+            many = said["calibration error"][0], said[name][0] ** 2
+    plain, square = np.mean(few, axis=0)
+    assert plain > many[0] + 0.005
+    assert abs(square - many[1]) < 3.0 * np.std([s for _, s in few]) / np.sqrt(len(few))
+
+
+def test_limits_hold_the_debiased_error(held):
+    """Resampling adds its own chance, which is taken out as well."""
+    x, classes, bayes, found = held
+    p = bayes**3 / np.sum(bayes**3, 1, keepdims=True)
+    value, low, high = scores(Held(p, found.sets), classes, np.arange(len(x)), 0, [1])["calibration error, debiased"]
+    assert low < value < high and value > 0.05
+
+
+def test_one_against_others_weighs_the_others_by_their_number():
+    p = np.array([[0.2, 0.4, 0.1, 0.3], [0.0, 0.0, 0.5, 0.5]])
+    found = against(p, np.array([9.0, 3.0, 1.0, 7.0]), 0, [1, 2])
+    np.testing.assert_allclose(found, [0.325 / 0.525, 1.0])
+    assert not against(p, np.zeros(4), 0, [1]).any()
+
+
 def test_sets_cover_every_class_however_rare(held):
     _, classes, _, found = held
     inside = found.sets[np.arange(len(classes)), classes]
@@ -72,12 +106,14 @@ def test_labels_by_chance_have_large_sets_and_no_accuracy():
 def test_rows_of_a_source_are_never_on_both_sides(monkeypatch):
     """Every source four times with a label by chance: a split by rows would find it again."""
     monkeypatch.setattr(fit_classes, "_LANDMARKS", 100)
+    monkeypatch.setattr(fit_classes, "_GAMMA", 10.0)
+    monkeypatch.setattr(fit_classes, "_OF_ALL", 10.0)  # bumps so narrow that they remember
     rng = np.random.default_rng(2)
     x, sources = np.repeat(3.0 * rng.standard_normal((40, 4)), 4, axis=0), np.repeat(np.arange(40), 4)
     classes = np.repeat(rng.permutation(40) % 2, 4)
 
     def accuracy(groups):
-        held = cross_validate(x, np.full(4, 5.0), classes, groups)  # bumps so narrow that they remember
+        held = cross_validate(x, np.ones(4), classes, groups)
         return scores(held, classes, groups, 0, [1])["balanced accuracy"][0]
 
     assert accuracy(sources) < 0.7 < 0.85 < accuracy(np.arange(160))

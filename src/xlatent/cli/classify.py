@@ -21,8 +21,9 @@ def classify(
         typer.Option(
             "--with",
             metavar="flux,variability,nh_gal",
-            help="What may be used besides the spectrum. nh_gal, the Galactic column, tells where on the sky a source "
-            "is: good for sources found as those of the training set were, misleading for others.",
+            help="What may be used besides the spectrum. flux brings in the errors of z too, as those of band fluxes: "
+            "misleading for latents of whole spectra, which are sharper. nh_gal, the Galactic column, tells where on "
+            "the sky a source is: good for sources found as those of the training set were, misleading for others.",
         ),
     ] = "",
     join: Annotated[
@@ -34,8 +35,9 @@ def classify(
 ) -> None:
     """Say which kind of source each row is, with calibrated probabilities.
 
-    Adds p_AGN, p_YSO, p_LM_STAR, p_HM_STAR, p_NS, p_LMXB, p_CV and p_HMXB (all classes taken for equally common), class
-    (the most probable) and prediction_set (what cannot be ruled out: it holds the truth in 90 % of cases).
+    Adds p_AGN, p_YSO, p_LM_STAR, p_HM_STAR, p_NS, p_LMXB, p_CV and p_HMXB (all classes taken for equally common),
+    p_compact (HMXB, LMXB, NS or CV rather than AGN, if it is one of these), class (the most probable) and
+    prediction_set (what cannot be ruled out: it holds the truth in 90 % of cases).
     """
     check_output(output, TABLES)
     from xlatent.bundle import DEFAULT_MODEL, locate

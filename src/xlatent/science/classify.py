@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from xlatent.errors import ModelError, ParameterError
 from xlatent.latents import LatentTable
-from xlatent.science.fit_classes import prediction_set
+from xlatent.science.fit_classes import against, prediction_set
 from xlatent.science.sampling import numbers, usable
 
 CLASSES = ("AGN", "YSO", "LM-STAR", "HM-STAR", "NS", "LMXB", "CV", "HMXB")
@@ -50,10 +50,11 @@ def features(
     Returns
     -------
     x : array [n, d]
-        Means of the posterior along the directions, hardness ratios of the reconstruction, logarithms of the
-        posterior's standard deviations along the directions; log10 of the flux in erg cm-2 s-1; -log10(1 - P) of the
-        probabilities of variability within and between observations, each with 1 where it is missing; log10 of the
-        Galactic column in 10^20 cm-2. NaN where a value is missing or not allowed.
+        Means of the posterior along the directions, hardness ratios of the reconstruction; with the flux, since they
+        tell how bright a source is, logarithms of the posterior's standard deviations along the directions; log10 of
+        the flux in erg cm-2 s-1; -log10(1 - P) of the probabilities of variability within and between observations,
+        each with 1 where it is missing; log10 of the Galactic column in 10^20 cm-2. NaN where a value is missing or not
+        allowed.
     stress : array [d]
         What one standard deviation of each counts in the distance between sources.
 
@@ -63,7 +64,8 @@ def features(
         If a column is missing or does not hold numbers.
     """
     errors = np.sqrt(np.einsum("im,nij,jm->nm", directions, table.covariance, directions))
-    parts = [table.z @ directions, *(numbers(table, name)[:, None] for name in RATIOS), np.log(errors)]
+    errors = np.log(errors) if "flux" in allowed else np.full(errors.shape, np.nan)
+    parts = [table.z @ directions, *(numbers(table, name)[:, None] for name in RATIOS), errors]
     stress = [np.ones(part.shape[1]) for part in parts]
     for group, columns in ALLOWED.items():
         for feature, names in columns.items():
@@ -101,7 +103,8 @@ class Classifier:
     session : onnxruntime.InferenceSession
         Input ``x``: `features` [n, d]; an output of probabilities [n, 8] for each choice of what is allowed (`head`).
     info : dict
-        ``classes``, ``directions`` [8, m], ``model_sha256`` of the latents, ``thresholds`` by output, ``training``.
+        ``classes``, ``directions`` [8, m], ``model_sha256`` of the latents, ``thresholds`` by output, ``members``:
+        number of sources of each class it was trained on.
     """
 
     session: Any
@@ -146,8 +149,9 @@ def classify(table: LatentTable, classifier: Classifier, allowed: Sequence[str] 
     -------
     LatentTable
         The same rows with ``p_AGN`` and so on: probabilities if all classes were equally common (for another mix,
-        multiply by it and divide by the sum); ``class``, the most probable; ``prediction_set``, names separated by
-        commas: it holds the true class of 90 % of the sources of each class. A row without data has missing
+        multiply by it and divide by the sum); ``p_compact``: of any of `COMPACT` rather than an AGN, if either side is
+        equally likely and nothing else is; ``class``, the most probable; ``prediction_set``, names separated by commas:
+        it holds the true class of 90 % of the sources of each class. A row without data has missing
         probabilities, no class and all classes in its set.
 
     Raises
@@ -181,5 +185,10 @@ def classify(table: LatentTable, classifier: Classifier, allowed: Sequence[str] 
         meaning = f"Probability of class {name} if all classes were equally common"
         missing = MaskedColumn(p[:, k], description=meaning, meta={"ucd": "stat.probability;src.class"})
         columns[f"p_{name.replace('-', '_')}"] = missing.filled(np.nan)
+    pair = names.index("AGN"), [names.index(name) for name in COMPACT]
+    meaning = f"Probability of an accreting or stellar-mass compact object ({', '.join(COMPACT)}) rather than an AGN"
+    compact = against(p, np.array(classifier.info["members"]), *pair)
+    missing = MaskedColumn(compact, description=meaning, meta={"ucd": "stat.probability;src.class"})
+    columns["p_compact"] = missing.filled(np.nan)
     columns["prediction_set"] = np.array([",".join(np.array(names)[row]) for row in sets], np.str_)
     return LatentTable(columns, table.meta)

@@ -40,6 +40,7 @@ _SCORES = {
     "one against others": "AGN against compact",
     "calibration error": "calibration error",
     "its floor": "its floor",
+    "calibration error, debiased": "calibration error, debiased",
     "coverage": "coverage",
     "coverage, mean of classes": "coverage, mean of classes",
     "mean size": "size of set",
@@ -227,7 +228,8 @@ def classification(data: Data, part: Part, seed: int) -> None:
         f"{len(np.unique(source_of(sample.table)[rows]))} {which} of {len(sample.names)} classes are scored; all "
         f"{len(np.unique(source_of(sample.table)))} train. Folds are of sources; calibration and thresholds come from "
         "the training part. The calibration error is of the sample's own mix of classes, its floor that of perfect "
-        "probabilities with as many sources. Prediction sets are made to hold the true class in 90 % of cases."
+        "probabilities with as many sources; debiased, the part that chance gives is taken out. Prediction sets are "
+        "made to hold the true class in 90 % of cases."
     )
     most = " + ".join([LATENTS, *choices(sample.table)[-1]])
     for name in dict.fromkeys((LATENTS, most)):
