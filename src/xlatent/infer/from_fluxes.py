@@ -47,6 +47,7 @@ _ENOUGH = 200.0  # effective draws that end the search
 _SOFT = 50  # effective draws to which the weights of a flagged row are spread
 _FAR = 30.0  # χ² above the best beyond which a draw has no weight
 _FAINTEST = 1e-20  # flux of a photon cm⁻² s⁻¹ in 0.5-8 keV below which a band is as good as dark
+_SHARPEST = 1e10  # precision of z that rounding still allows
 _TRIES, _COMPONENTS, _POINTS, _ROUNDS = 4, 16, 500, 5  # of the last resort, `_Sampler._linearised`
 _DOF = 5.0  # degrees of freedom of all Student's t proposals
 _N_DRAWS = 400
@@ -363,7 +364,7 @@ class _Sampler:
         """Mean and covariance of the posterior of z (and ln amplitude) of the decoder linearised at several points."""
         chosen = _systematic(_softened(start.weights, _COMPONENTS), _COMPONENTS)
         z = start.points.z[start.members[chosen]]
-        log_flux, jacobian = self._decoder(z)
+        log_flux, jacobian = (part.astype(np.float64) for part in self._decoder(z))
         photons = np.exp(log_flux)
         at = _Points(z, np.maximum((photons @ self._integrals).T, _FAINTEST))
         slopes = np.einsum("me,mel,eq->qml", photons, jacobian, self._integrals) / at.fluxes[..., None]  # of ln flux
@@ -392,7 +393,8 @@ class _Sampler:
             error = np.broadcast_to(error[:, None], apart.shape)
         whitened = slopes / error[..., None]
         information = np.einsum("qmi,qmj->mij", whitened, whitened)
-        covariance = np.linalg.inv(information + np.diag(precision))
+        values, vectors = np.linalg.eigh(information + np.diag(precision))
+        covariance = (vectors / np.minimum(values, _SHARPEST)[:, None]) @ vectors.transpose(0, 2, 1)
         pull = np.einsum("qmi,qm->mi", whitened, apart / error) - precision * (theta - middle)
         return theta + np.einsum("mij,mj->mi", covariance, pull), covariance
 
