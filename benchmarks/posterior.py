@@ -137,7 +137,7 @@ def long_chain(
         source = source_counts(observation, theta, model._decoder.log_flux(theta[:, :-1]))
         return -0.5 * objective(observation, theta, source, prior_mean, precision)
 
-    moves = [(emcee.moves.DEMove(), 0.8), (emcee.moves.DESnookerMove(), 0.1), (emcee.moves.StretchMove(), 0.1)]
+    moves = [(emcee.moves.DEMove(), 0.8), (emcee.moves.StretchMove(), 0.2)]
     sampler = emcee.EnsembleSampler(*start.shape, log_density, moves=moves, vectorize=True)
     state = emcee.State(start, random_state=np.random.RandomState(SEED).get_state())
     sampler.run_mcmc(state, STEPS)
