@@ -57,7 +57,7 @@ def test_the_same_network_along_other_axes_gives_the_turn(xlatent, tmp_path):
     result = xlatent("compare-models", DEFAULT_MODEL, tmp_path / "turned")
     assert result.exit_code == 0, result.stderr
     matrix, r2, _, _ = rows(result.stdout)
-    # Refinement stops within 1e-3 of the best statistic, which leaves the weakest latent free to a few hundredths.
+    # Refinement stops within 1e-2 of the best statistic, which leaves the weakest latent free to a few hundredths.
     np.testing.assert_allclose(matrix[:, :8], np.asarray(after) @ np.asarray(before).T, atol=0.1)
     assert np.all(r2 > 0.99)
 

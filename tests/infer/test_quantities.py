@@ -5,8 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlatent.infer.quantities import posterior_draws, quantiles
+from xlatent.infer.embed import load_model
+from xlatent.infer.encode import prepare
+from xlatent.infer.quantities import drawn_fluxes, posterior_draws, quantiles, quantities
 from xlatent.infer.refine import Decoder, Posterior
+from xlatent.simulate.reference import reference_spectra
 
 
 def posterior(covariance, moved=None, log_flux=None):
@@ -61,3 +64,18 @@ def test_another_draw_lies_between_quantiles_as_often_as_they_say(n, seed):
     levels = (1 / (n + 1), n / (n + 1))
     inside = [low < row[0] < high for row in draws for low, high in [quantiles(row[1:], levels)]]
     assert abs(np.mean(inside) - (levels[1] - levels[0])) < 5.0 * 0.5 / np.sqrt(400)
+
+
+def test_fluxes_of_faint_spectra_need_no_decoding_and_bright_ones_are_decoded():
+    model = load_model(threads=1)
+    for log_counts, most in (((1.5, 2.5), 0.3), ((5.0, 5.5), 0.0)):
+        spectra, _ = reference_spectra(model.grid, 24, log_counts)
+        draws = posterior_draws(model._posterior([prepare(s, model.grid) for s in spectra], True))
+        quick = quantities(drawn_fluxes(model._decoder, draws, model.grid, model._fluxes))
+        slow = quantities(drawn_fluxes(model._decoder, draws, model.grid))
+        shifts = []
+        for name in ("flux_b", "flux_s", "flux_h", "hard_hs"):
+            sigma = 0.5 * (slow[f"{name}_hilim"] - slow[f"{name}_lolim"])
+            shifts.append(np.abs(quick[name] - slow[name]) / sigma)
+        assert np.quantile(shifts, 0.9) <= most
+        assert np.any(np.array(shifts) > 0.0) == (most > 0.0)  # that the faint ones were indeed not decoded

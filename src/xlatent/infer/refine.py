@@ -301,7 +301,8 @@ class _Fits:
         if not fixed:
             change = np.log(source / self._source[took]) - (trial[better, -1:] - self.theta[took, -1:])
             surprise = change - (step[:, None] @ self._relative[took])[:, 0]
-            self._relative[took] += step[:, :, None] * (surprise / np.sum(step**2, axis=1)[:, None])[:, None]
+            length = np.maximum(np.sum(step**2, axis=1), 1e-30)[:, None]  # the amplitude alone teaches nothing
+            self._relative[took] += step[:, :, None] * (surprise / length)[:, None]
         self.theta[took], self._source[took], self._objective[took] = trial[better], source, objective[better]
         return better
 
