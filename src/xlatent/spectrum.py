@@ -1,5 +1,6 @@
 """What an observed spectrum and its instrument response are: checked arrays in physical units."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -190,7 +191,7 @@ class Spectrum:
         n = counts.size
         if n == 0:
             raise ParameterError("counts must hold at least one channel, and it is empty")
-        if np.any(counts < 0):
+        if counts.min() < 0:
             worst = int(np.argmin(counts))
             raise ParameterError(f"counts must not be negative, and channel index {worst} holds {counts[worst]:g}")
         _set(self, "exposure", float(self.exposure))
@@ -238,11 +239,13 @@ class Spectrum:
         """
         if self.background is None:
             return 0.0
-        above = self.exposure * np.asarray(self.backscale) * np.asarray(self.areascale)
-        below = self.background.exposure * np.asarray(self.background.backscale) * np.asarray(self.background.areascale)
+        above: Any = self.exposure * self.backscale * self.areascale
+        below: Any = self.background.exposure * self.background.backscale * self.background.areascale
+        if isinstance(above, float) and isinstance(below, float):
+            return above / below if below > 0 else 0.0
         above, below = np.broadcast_arrays(above, below)
         scale = np.divide(above, below, out=np.zeros(above.shape), where=below > 0)
-        return scale if scale.ndim else float(scale)
+        return scale
 
     def select(self, energy_lo: float | int, energy_hi: float | int) -> Bool[np.ndarray, "n_chan"]:
         """Good channels that overlap an energy band, as Sherpa's ``notice`` takes them.
@@ -360,8 +363,8 @@ def _vector(values: Any, name: str) -> Float[np.ndarray, "n"]:
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ParameterError(f"{name} must be one-dimensional, and its shape is {array.shape}")
-    wrong = np.flatnonzero(~np.isfinite(array))
-    if wrong.size:
+    if not np.isfinite(array).all():
+        wrong = np.flatnonzero(~np.isfinite(array))
         raise ParameterError(
             f"{name} must be finite, and {wrong.size} of {array.size} values are not, the first at index {wrong[0]}"
         )
@@ -370,6 +373,8 @@ def _vector(values: Any, name: str) -> Float[np.ndarray, "n"]:
 
 def _scale(value: Any, name: str, n_chan: int) -> float | Float[np.ndarray, "n_chan"]:
     """Check for a positive number, or a column of which at least one value is positive and none negative."""
+    if isinstance(value, float) and 0.0 < value < math.inf:
+        return float(value)
     array = np.asarray(value, dtype=np.float64)
     if array.shape not in ((), (n_chan,)):
         raise ParameterError(f"{name} has shape {array.shape} where one number or {n_chan} were expected")

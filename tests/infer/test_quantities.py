@@ -18,7 +18,8 @@ def posterior(covariance, moved=None, log_flux=None):
     moved = np.zeros((n, k, 0)) if moved is None else moved
     log_flux = np.zeros((n, moved.shape[2], 4)) if log_flux is None else log_flux
     centre = np.full((n, k - 1), 2.0), np.full(n, -3.0)
-    return Posterior(*centre, covariance, nothing, nothing, nothing, moved, log_flux, nothing)
+    decoded = np.zeros((n, 4), dtype=np.float32), np.zeros((n, k - 1, 4), dtype=np.float32)
+    return Posterior(*centre, covariance, nothing, nothing, nothing, moved, log_flux, nothing, *decoded)
 
 
 def test_widths_and_centre():
@@ -46,7 +47,7 @@ def test_errors_of_the_decoder_widen_the_draws_and_have_heavy_tails():
     low, high, far = np.quantile(pulls, [0.15865, 0.84135, 0.975], axis=0)
     np.testing.assert_allclose([-low, high], 1.0, rtol=0.03)
     assert (far > 2.1).all() and (far < 2.5).all()
-    np.testing.assert_allclose(pulls[:, 0], made.errors[0, :, 0], atol=1e-4)  # one error moves all that it moves
+    np.testing.assert_allclose(pulls[:, 0], made.errors[:, 0], atol=1e-4)  # one error moves all that it moves
 
     class Flat:  # a session whose decoder makes the same spectrum everywhere
         def run(self, names, inputs):
@@ -54,7 +55,7 @@ def test_errors_of_the_decoder_widen_the_draws_and_have_heavy_tails():
             return [np.zeros((n, 4)), np.zeros((n, 4, k))]
 
     spectra = made.photons(Decoder(Flat()), 0)
-    np.testing.assert_allclose(spectra, np.exp(made.theta[0][:, -1:] + 0.05 * made.errors[0]) * np.ones(4))
+    np.testing.assert_allclose(spectra, np.exp(made.theta[0][:, -1:] + 0.05 * made.errors) * np.ones(4))
 
 
 @given(st.integers(2, 40), st.integers(0, 2**31))
@@ -66,9 +67,10 @@ def test_another_draw_lies_between_quantiles_as_often_as_they_say(n, seed):
     assert abs(np.mean(inside) - (levels[1] - levels[0])) < 5.0 * 0.5 / np.sqrt(400)
 
 
-def test_fluxes_of_faint_spectra_need_no_decoding_and_bright_ones_are_decoded():
+def test_fluxes_of_faint_spectra_need_no_decoding_and_most_bright_ones_are_decoded():
     model = load_model(threads=1)
-    for log_counts, most in (((1.5, 2.5), 0.3), ((5.0, 5.5), 0.0)):
+    decoded = []
+    for log_counts in ((1.5, 2.5), (5.0, 5.5)):
         spectra, _ = reference_spectra(model.grid, 24, log_counts)
         draws = posterior_draws(model._posterior([prepare(s, model.grid) for s in spectra], True))
         quick = quantities(drawn_fluxes(model._decoder, draws, model.grid, model._fluxes))
@@ -77,5 +79,6 @@ def test_fluxes_of_faint_spectra_need_no_decoding_and_bright_ones_are_decoded():
         for name in ("flux_b", "flux_s", "flux_h", "hard_hs"):
             sigma = 0.5 * (slow[f"{name}_hilim"] - slow[f"{name}_lolim"])
             shifts.append(np.abs(quick[name] - slow[name]) / sigma)
-        assert np.quantile(shifts, 0.9) <= most
-        assert np.any(np.array(shifts) > 0.0) == (most > 0.0)  # that the faint ones were indeed not decoded
+        assert np.quantile(shifts, 0.9) <= 0.3
+        decoded.append(np.mean(np.array(shifts) == 0.0))
+    assert decoded[0] < 0.1 and decoded[1] > 0.7

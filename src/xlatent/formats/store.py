@@ -110,13 +110,16 @@ class Shard:
         ReadError
             If the file is missing, or is not as it was written.
         """
+        return pq.read_table(self._content(), columns=columns)
+
+    def _content(self) -> pa.BufferReader:
         content = self._store._fetch(self.info.file)
         if hashlib.sha256(content).hexdigest() != self.info.sha256:
             raise ReadError(
                 f"{self._store.path}/{self.info.file}: its {len(content)} bytes are not those that were written "
                 "(sha256): it is cut off or damaged; fetch it again, or build the store again, which keeps the others"
             )
-        return pq.read_table(pa.BufferReader(content), columns=columns)
+        return pa.BufferReader(content)
 
     def rows(self, split: str | None = None) -> Rows:
         """Read the spectra, or those of one split.
@@ -132,14 +135,20 @@ class Shard:
         ParameterError
             If the store has no splits.
         """
-        table = self.table()
+        content = self._content()
+        wanted = None
         if split is not None:
-            if "split" not in table.column_names:
+            if "split" not in self._store.schema.names:
                 raise ParameterError(
                     f"{self._store.path} should have a column split, and has none; make it with xlatent build"
                 )
-            table = table.filter(pc.equal(table.column("split"), split))
-        return Rows(table, self._store._responses)
+            wanted = pc.equal(pq.read_table(content, columns=["split"]).column("split"), split)
+
+        def columns(names: Sequence[str]) -> pa.Table:
+            table = pq.read_table(content, columns=names)
+            return table if wanted is None else table.filter(wanted)
+
+        return Rows(columns, self._store._responses)
 
     def __iter__(self) -> Iterator[Spectrum]:
         rows = self.rows()
@@ -157,10 +166,10 @@ class Store:
         Each holds its spectra by the thousand and is read as a whole; iterating over one gives Spectrum objects.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, info: StoreInfo | None = None) -> None:
         self.path = str(path).rstrip("/")
         self._responses = Responses(self._matrix)
-        self.info = self._read_info()
+        self.info = self._read_info() if info is None else info
         self.shards = [Shard(self, info) for info in self.info.shards]
         self._latest: tuple[Shard, Rows] | None = None
 
@@ -373,7 +382,7 @@ class Writer:
             raise WriteError(f"{self.path / INFO} cannot be written ({error.strerror}); free some space") from error
         finally:
             unfinished.unlink(missing_ok=True)
-        self.store = Store(self.path)
+        self.store = Store(self.path, info)
 
     def _whole(self) -> Iterator[ShardInfo]:
         """Shards that are as they were written."""

@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -298,21 +299,28 @@ class Rows:
 
     Parameters
     ----------
-    table
-        With the columns of `SCHEMA`.
+    columns
+        Reads some columns of `SCHEMA`.
     responses
-        Of its store.
+        Of their store.
     """
 
-    def __init__(self, table: pa.Table, responses: Responses) -> None:
+    def __init__(self, columns: Callable[[Sequence[str]], pa.Table], responses: Responses) -> None:
         self._responses = responses
+        self._columns = columns
+        table = columns([name for name in SCHEMA.names if name != "area"])
         self._n = table.num_rows
         self._cells: dict[str, Any] = {}
-        for field in SCHEMA:
+        for field in table.schema:
             column = table.column(field.name)
             self._cells[field.name] = _Lists(column) if pa.types.is_list(field.type) else column.to_pylist()
         self._start = np.concatenate([[0], np.cumsum(self._cells["n_chan"], dtype=np.int64)])
         self._dense = {prefix: self._counts(prefix) for prefix in (_SOURCE, _BACKGROUND)}
+
+    @cached_property
+    def _area(self) -> _Lists:
+        """Areas, most of what a shard holds, are read where a response is met for the first time."""
+        return _Lists(self._columns(["area"]).column("area"))
 
     def _counts(self, prefix: str) -> Shaped[np.ndarray, "n"]:
         """Counts of all spectra with their empty channels, one after the other."""
@@ -333,14 +341,14 @@ class Rows:
             background = self._part(row, _BACKGROUND, {}, None, None)
         if cells["matrix"][row] is not None:
             keys = cells["matrix"][row], cells["response"][row]
-            response = self._responses.get(*keys, lambda: cells["area"][row], cells["response_meta"][row])
+            response = self._responses.get(*keys, lambda: self._area[row], cells["response_meta"][row])
         return self._part(row, _SOURCE, meta, background, response)
 
     def _part(
         self, row: int, prefix: str, meta: dict[str, Any], background: Spectrum | None, response: Response | None
     ) -> Spectrum:
         cell = {name: self._cells[prefix + name][row] for name in _PART if name not in ("channel_index", "counts")}
-        begin, end = self._start[row], self._start[row + 1]
+        begin, end = int(self._start[row]), int(self._start[row + 1])
         first, channels = cell["first_channel"], cell["channels"]
         return Spectrum(
             self._dense[prefix][begin:end].copy(),
@@ -349,8 +357,16 @@ class Rows:
             cell["areascale"] if cell["areascale"] is not None else cell["areascale_vector"],
             cell["quality"],
             cell["grouping"],
-            np.arange(first, first + end - begin) if channels is None else channels,
+            _numbered(first, end - begin) if channels is None else channels,
             background,
             response,
-            meta | json.loads(cell["meta"]),
+            meta if cell["meta"] == "{}" else meta | json.loads(cell["meta"]),
         )
+
+
+@cache
+def _numbered(first: int, n: int) -> Shaped[np.ndarray, "n"]:
+    """Channel numbers that follow each other; all spectra that have the same share them."""
+    numbers = np.arange(first, first + n)
+    numbers.setflags(write=False)
+    return numbers

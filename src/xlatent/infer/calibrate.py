@@ -49,7 +49,7 @@ def model_errors(
     size = np.sum(np.square(found), axis=1) + _TINY
     even = np.array(found) / np.sqrt(size + np.quantile(size, 0.1))[:, None]
     values, vectors = np.linalg.eigh(even.T @ even / len(even))
-    shapes = (vectors[:, -_SHAPES:] * np.sqrt(np.maximum(values[-_SHAPES:], 0.0))).T
+    shapes = (vectors[:, -_SHAPES:] * np.sqrt(np.maximum(values[-_SHAPES:], 0.0))).T.astype(np.float32)
     low, high = np.log(np.quantile(size, (0.15865, 0.84135)))
     errors = ModelErrors(shapes, float(np.median(size)), float(0.5 * (high - low)), 1.0)
     beyond = np.concatenate(

@@ -17,10 +17,10 @@ from xlatent.infer.model_error import FILE, ModelErrors
 from xlatent.infer.quantities import LEVELS, Draws, drawn_fluxes, posterior_draws, quantiles, quantities
 from xlatent.infer.refine import Decoder, Posterior, refine
 from xlatent.infer.sample import sample, with_moments_of
-from xlatent.latents import LatentTable
+from xlatent.latents import N_LATENTS, LatentTable
 from xlatent.spectrum import Spectrum
 
-_CHUNK = 64  # spectra at a time: a native response is about a megabyte
+_CHUNK = 128  # spectra at a time: enough for matrix products at full speed, little enough for the caches
 FLUXES = "fluxes.onnx"
 FEW_COUNTS = 5.0
 POOR_FIT_SIGMA = 3.0
@@ -28,6 +28,7 @@ POOR_FIT_SIGMA = 3.0
 # where the decoder is not exact: its 99 per cent point rises about as (1 + N/700)^½ from 10 counts to 10⁶. Above that
 # limit lie 0.3 per cent of simulated spectra (docs/benchmark.md).
 OUTLIER_TAIL, OUTLIER_COUNTS = 0.01, 700.0
+_OUTLYING = float(chdtri(N_LATENTS, OUTLIER_TAIL))
 
 
 def load_model(name: str | Path = DEFAULT_MODEL, *, threads: int = 0) -> "LatentModel":
@@ -160,7 +161,7 @@ class LatentModel:
         self.check_posterior(posterior, refine)
         size = 1 if posterior == "exact" else _CHUNK
         listed = [spectra] if isinstance(spectra, Spectrum) else list(spectra)
-        parts: list[dict[str, list]] = []
+        parts: list[dict[str, np.ndarray]] = []
         for begin in range(0, len(listed), size):
             chunk = listed[begin : begin + size]
             observations = [prepare(s, self.grid) for s in chunk]
@@ -168,7 +169,7 @@ class LatentModel:
             parts.append(self._columns(chunk, observations, *self._draw(observations, fitted, posterior)))
             if progress is not None:
                 progress(len(chunk))
-        joined = {name: [value for part in parts for value in part[name]] for name in (parts[0] if parts else {})}
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
         meta = {
             "model": self.info.name,
             "model_sha256": self.info.fingerprint,
@@ -257,42 +258,42 @@ class LatentModel:
         posterior: Posterior,
         draws: Draws,
         ess: np.ndarray,
-    ) -> dict[str, list]:
+    ) -> dict[str, np.ndarray]:
         latents, covariance = posterior.z.shape[1], posterior.covariance
-        columns: dict[str, list] = {
-            key: [s.meta.get(key) for s in spectra]
+        columns = {
+            key: np.array([s.meta.get(key) for s in spectra], dtype=object)
             for key in ("name", "obsid", "obi", "region_id", "ra", "dec", "file")
         }
         for i in range(latents):
-            columns[f"z{i}"] = list(posterior.z[:, i])
-            columns[f"z{i}_err"] = list(np.sqrt(covariance[:, i, i]))
+            columns[f"z{i}"] = posterior.z[:, i]
+            columns[f"z{i}_err"] = np.sqrt(covariance[:, i, i])
             for j in range(i + 1, latents):
-                columns[f"z{i}_z{j}_cov"] = list(covariance[:, i, j])
+                columns[f"z{i}_z{j}_cov"] = covariance[:, i, j]
         known = np.linalg.eigvalsh(covariance[:, :-1, :-1]) < 0.5
-        columns["active"] = list(known.sum(axis=1))
-        columns["ess"] = list(ess)
-        columns["counts"] = [float(o.n_on.sum()) for o in observations]
-        columns["exposure"] = [s.exposure for s in spectra]
-        columns["cstat"] = list(posterior.statistic)
-        columns["cstat_expected"] = list(posterior.expected)
-        columns["cstat_sigma"] = list(posterior.sigma)
-        found = quantities(self._drawn_fluxes(draws, bool(np.isnan(ess).all())))
-        columns |= {name: list(values) for name, values in found.items()}
-        columns["flags"] = [
+        columns["active"] = known.sum(axis=1)
+        columns["ess"] = ess
+        columns["counts"] = np.array([o.n_on.sum() for o in observations])
+        columns["exposure"] = np.array([s.exposure for s in spectra])
+        columns["cstat"] = posterior.statistic
+        columns["cstat_expected"] = posterior.expected
+        columns["cstat_sigma"] = posterior.sigma
+        columns |= quantities(self._drawn_fluxes(draws, bool(np.isnan(ess).all())))
+        flags = [
             ",".join([*_flags(o, posterior, i, self.info.probabilistic), *s.meta.get("flags", ())])
             for i, (s, o) in enumerate(zip(spectra, observations, strict=True))
         ]
-        return columns
+        return columns | {"flags": np.array(flags, dtype=object)}
 
 
 def _flags(o: Observation, posterior: Posterior, i: int, has_prior: bool) -> list[str]:
     flags = []
-    if o.n_on.sum() == 0:
+    counts, off = float(o.n_on.sum()), o.alpha * o.n_off
+    net, variance = counts - float(off.sum()), counts + float(o.alpha @ off)
+    if counts == 0:
         flags.append("no_counts")
-    elif o.n_on.sum() < FEW_COUNTS:
+    elif counts < FEW_COUNTS:
         flags.append("few_counts")
-    net = o.n_on.sum() - np.sum(o.alpha * o.n_off)
-    if o.n_on.sum() and net <= 3.0 * np.sqrt(o.n_on.sum() + np.sum(o.alpha**2 * o.n_off)):
+    if counts and net <= 3.0 * variance**0.5:
         flags.append("not_significant")
     if not o.has_background:
         flags.append("no_background")
@@ -300,7 +301,7 @@ def _flags(o: Observation, posterior: Posterior, i: int, has_prior: bool) -> lis
     if posterior.statistic[i] - posterior.expected[i] > POOR_FIT_SIGMA * posterior.sigma[i] + posterior.excess[i]:
         flags.append("poor_fit")
     z = posterior.z[i]
-    limit = chdtri(len(z), OUTLIER_TAIL) * np.sqrt(1.0 + max(net, 0.0) / OUTLIER_COUNTS)
+    limit = _OUTLYING * (1.0 + max(net, 0.0) / OUTLIER_COUNTS) ** 0.5
     if has_prior and z @ z > limit:
         flags.append("outlier")
     return flags

@@ -1,14 +1,13 @@
 """From a Spectrum to what the network and the likelihood need, and the encoder's posterior of z."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import scipy.sparse
-from jaxtyping import Bool, Float, Float32
-from scipy.ndimage import gaussian_filter1d
+from jaxtyping import Bool, Float, Float32, Int
+from scipy.ndimage import correlate1d
 
 from xlatent.errors import ResponseError
 from xlatent.grid import ModelGrid, sensitivity
@@ -63,15 +62,16 @@ class Observation:
 
 
 class _Projection(NamedTuple):
-    """A response on the grid, in cm², as the channels that count see it."""
+    """A response on the grid, in cm², as the channels that count see it; bin 0 is for channels outside the grid."""
 
     area: Float32[np.ndarray, "n_energy n_selected"]
     unit: Float[np.ndarray, "n_chan"]
     spread: Float[np.ndarray, "n_chan"]
-    gather: scipy.sparse.csr_array
+    bins: Int[np.ndarray, "n_selected"]
 
 
-# A field of the sky shares its responses, and the projection is most of the work.
+# A field of the sky shares its responses, and the projection is most of the work; each is half a megabyte.
+_MOST_PROJECTIONS = 512
 _projections: WeakKeyDictionary[Response, dict[tuple, _Projection]] = WeakKeyDictionary()
 
 
@@ -79,12 +79,13 @@ def _project(
     grid: ModelGrid, response: Response, mask: Bool[np.ndarray, "n_chan_native"], areascale: np.ndarray
 ) -> _Projection:
     known = _projections.setdefault(response, {})
+    if len(_projections) > _MOST_PROJECTIONS:
+        del _projections[next(iter(_projections))]
     key = (grid, mask.tobytes(), areascale.tobytes())
     if key not in known:
         area = grid.native(response, mask) * np.broadcast_to(areascale, len(mask))[mask]
-        gather = grid.gather(response, mask)
-        unit, spread = sensitivity(grid.reference[None], area @ gather, np.log(grid.energy_mid))
-        known[key] = _Projection(area.astype(np.float32), unit[0], spread[0], gather)
+        unit, spread = sensitivity(grid.reference[None], area @ grid.gather(response, mask), np.log(grid.energy_mid))
+        known[key] = _Projection(area.astype(np.float32), unit[0], spread[0], grid.channel_bins(response)[mask] + 1)
     return known[key]
 
 
@@ -113,16 +114,24 @@ def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
             f"{grid.chan_lo:g}-{grid.chan_hi:g} keV; check that ARF and RMF belong to this spectrum"
         )
     features = {
-        "counts": on @ seen.gather,
-        "background": (alpha * off) @ seen.gather,
+        "counts": np.bincount(seen.bins, on, grid.n_chan + 1)[1:],
+        "background": np.bincount(seen.bins, alpha * off, grid.n_chan + 1)[1:],
         "unit": seen.unit * spectrum.exposure,
         "spread": seen.spread,
         "scale": float(np.mean(alpha)),
     }
     averaged = float(np.clip(_ENOUGH_COUNTS / max(off.mean(), 1e-9), 1.0, _MOST_CHANNELS))
-    # A Gaussian of standard deviation s averages over 2 sqrt(pi) s channels.
-    mean_off = gaussian_filter1d(off, averaged / (2.0 * np.sqrt(np.pi)), mode="nearest") if averaged > 1 else off
+    mean_off = correlate1d(off, _gaussian(averaged), mode="nearest") if averaged > 1 else off
     return Observation(on, off, alpha, mean_off, averaged, seen.area, float(spectrum.exposure), features)
+
+
+@lru_cache(maxsize=64)
+def _gaussian(averaged: float) -> Float[np.ndarray, "n"]:
+    """Weights that average over as many channels: of standard deviation s over 2 sqrt(pi) s, out to 4 s."""
+    sigma = averaged / (2.0 * np.sqrt(np.pi))
+    reach = int(4.0 * sigma + 0.5)
+    weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    return weights / weights.sum()
 
 
 def encode(

@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -13,7 +14,8 @@ FILE = Path(__file__).with_name("expected_wstat.npz")
 """Written by ``python -m xlatent.infer.expected``."""
 # log10 of expected source counts, of background counts in the source spectrum, and of the background scale. At the
 # lower ends the statistic is that without a background, at the upper ends it is χ²'s.
-_LOW, _HIGH, _POINTS = np.array([-4.5, -5.0, -4.0]), np.array([3.0, 3.0, 1.0]), (40, 40, 16)
+_LOW, _HIGH, _POINTS = (-4.5, -5.0, -4.0), (3.0, 3.0, 1.0), (40, 40, 16)
+_FINER = 4  # steps between two points of the file, so close that the table is straight between them
 
 
 def expected_statistic(
@@ -34,16 +36,61 @@ def expected_statistic(
     -------
     mean, variance : arrays
     """
-    with np.errstate(divide="ignore"):
-        place = [np.log10(values) for values in (source, background, alpha)]
-    scaled = [
-        (np.clip(values, low, high) - low) / (high - low) * (n - 1)
-        for values, low, high, n in zip(place, _LOW, _HIGH, _POINTS, strict=True)
-    ]
-    mean, variance = (map_coordinates(table, scaled, order=3, mode="nearest", prefilter=False) for table in _read())
+    counts = source + background
+    place, shares = 0, []
+    for axis, values in zip((2, 0, 1), (alpha, source, background), strict=True):
+        last = (_POINTS[axis] - 1) * _FINER
+        with np.errstate(divide="ignore"):
+            at = (np.log10(values, dtype=np.float32) - np.float32(_LOW[axis])) * np.float32(
+                last / (_HIGH[axis] - _LOW[axis])
+            )
+        np.clip(at, 0.0, np.float32(last - 0.001), out=at)
+        whole = at.astype(np.int32)
+        place = place * (last + 1) + whole
+        shares.append(at - whole)
     # Below the table both vanish as the counts do.
-    faint = np.minimum((source + background) / (10.0 ** _LOW[0]), 1.0)
-    return np.maximum(mean, 0.0) * faint, np.maximum(variance, 0.0) * faint
+    faint = np.minimum(counts * np.float32(10.0 ** -_LOW[0]), np.float32(1.0))
+    mean, variance = (np.maximum(_between(table, place, shares), 0.0) * faint for table in _fine())
+    return mean, variance
+
+
+def _between(table: Float32[np.ndarray, "a b c"], place: Any, shares: list[Any]) -> Any:
+    """Linear interpolation between the eight corners at and after a place in a table."""
+    _, rows, columns = table.shape
+    steps = (rows * columns, columns, 1)
+
+    def along(axis: int, offset: int) -> Any:
+        if axis == 3:
+            return table.reshape(-1).take(place + offset, mode="clip")
+        low, high = along(axis + 1, offset), along(axis + 1, offset + steps[axis])
+        high -= low
+        high *= shares[axis]
+        high += low
+        return high
+
+    return along(0, 0)
+
+
+@cache
+def _fine() -> list[Float32[np.ndarray, "a b c"]]:
+    """Tables of mean and variance by background scale, source and background, made finer by their splines."""
+    bases = [
+        np.array(
+            [
+                map_coordinates(
+                    one, [np.arange((n - 1) * _FINER + 1) / _FINER], order=3, mode="nearest", prefilter=False
+                )
+                for one in np.eye(n, dtype=np.float32)
+            ]
+        )
+        for n in _POINTS
+    ]
+    found = []
+    for table in _read():
+        for basis in bases:  # contracts the first axis and appends its finer self
+            table = np.tensordot(table, basis, (0, 0))
+        found.append(np.ascontiguousarray(np.moveaxis(table, 2, 0)))
+    return found
 
 
 def tabulate() -> tuple[Float32[np.ndarray, "a b c"], Float32[np.ndarray, "a b c"]]:

@@ -5,7 +5,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Float32
 
 FILE = "model_errors.npz"
 LARGEST = 2.0  # of ln(photons per bin): beyond lies what no counts of the spectrum say
@@ -35,7 +35,7 @@ class ModelErrors:
         of 100. The shapes do not hold narrow errors, so that this says more than the sizes.
     """
 
-    shapes: Float[np.ndarray, "k n_energy"]
+    shapes: Float32[np.ndarray, "k n_energy"]
     typical: float
     spread: float
     largest: float
@@ -45,14 +45,13 @@ class ModelErrors:
         """Read the file of a bundle."""
         with np.load(path, allow_pickle=False) as found:
             numbers = {name: float(found[name]) for name in ("typical", "spread", "largest")}
-            return cls(found["shapes"].astype(np.float64), **numbers)
+            return cls(found["shapes"], **numbers)
 
     def save(self, path: Path) -> None:
         """Write the file of a bundle, whole or not at all."""
         partial = path.with_suffix(".part")
         with partial.open("wb") as stream:
-            shapes = self.shapes.astype(np.float32)
-            np.savez(stream, shapes=shapes, typical=self.typical, spread=self.spread, largest=self.largest)
+            np.savez(stream, shapes=self.shapes, typical=self.typical, spread=self.spread, largest=self.largest)
         partial.replace(path)
 
     @cached_property
@@ -148,15 +147,16 @@ def moved(
     Moved
     """
     whitened = (slopes / variance[:, None]).transpose(0, 2, 1)
-    information = slopes @ whitened
-    cross = (changes @ whitened).transpose(0, 2, 1)
+    information = (slopes @ whitened).astype(np.float64)
+    cross = (changes @ whitened).transpose(0, 2, 1).astype(np.float64)
     shift = np.linalg.solve(information + np.diag(precision), cross)
     # What of the errors the fit cannot take up is what the statistic sees.
-    seen = (changes / variance[:, None]) @ changes.transpose(0, 2, 1) - cross.transpose(0, 2, 1) @ shift
+    unfitted = ((changes / variance[:, None]) @ changes.transpose(0, 2, 1)).astype(np.float64)
+    seen = unfitted - cross.transpose(0, 2, 1) @ shift
     mean = np.trace(seen, axis1=1, axis2=2)
     size = errors.size(excess, sigma, mean, 2.0 * np.sum(seen**2, axis=(1, 2)))
     free = np.linalg.solve(information + _TINY * np.eye(len(precision)), cross)
     against = cross.transpose(0, 2, 1) @ (free - shift)
     values, vectors = np.linalg.eigh(0.5 * (against + against.transpose(0, 2, 1)))
     root = vectors / np.sqrt(1.0 / size[:, None] + np.maximum(values, 0.0))[:, None]
-    return Moved(-shift @ root, root.transpose(0, 2, 1) @ shapes, errors.largest * mean)
+    return Moved(-shift @ root, root.transpose(0, 2, 1).astype(shapes.dtype) @ shapes, errors.largest * mean)

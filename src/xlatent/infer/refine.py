@@ -16,6 +16,7 @@ AMPLITUDE_WIDTH = 3.0
 _ALMOST_NOTHING = 1e-12  # counts in every channel, so that no count is impossible
 _ITERATIONS = 60
 _CONVERGED = 1e-2  # by which the statistic may still be above its least value
+_NEAR = 0.3  # standard deviations, within which a Jacobian is taken to hold
 _POOR = 3.0  # standard deviations of the statistic above its expected value, at which other starts are tried
 _STUCK = 1e6  # damping at which no step helps
 
@@ -40,6 +41,10 @@ class Posterior:
         What the same errors add to ln(photons per bin).
     excess : array [n]
         By which they may raise the statistic: see `xlatent.infer.model_error.Moved`.
+    decoded : array [n, n_energy]
+        ln(photons per bin) at z, for one photon cm⁻² s⁻¹.
+    jacobian : array [n, latents, n_energy]
+        Its derivatives in z, there or close by.
     """
 
     z: Float[np.ndarray, "n latents"]
@@ -51,6 +56,8 @@ class Posterior:
     moved: Float[np.ndarray, "n latents_1 k"]
     log_flux: Float[np.ndarray, "n k n_energy"]
     excess: Float[np.ndarray, "n"]
+    decoded: Float32[np.ndarray, "n n_energy"]
+    jacobian: Float32[np.ndarray, "n latents n_energy"]
 
     @property
     def covariance(self) -> Float[np.ndarray, "n latents_1 latents_1"]:
@@ -118,56 +125,57 @@ def refine(
     """
     fits = _Fits(decoder, observations, start, frozen)
     _walk(fits, frozen)
+    fit = fits.statistic(np.arange(len(start)))
     # A way down may end beside the lowest place; others, from nearer to what is common, seldom end beside it too.
     for nearer in () if frozen else (0.5, 0.0):
-        if len(poor := np.flatnonzero(fits.sigmas() > _POOR)):
+        if len(poor := np.flatnonzero(fit[0] - fit[1] > _POOR * fit[2])):
             other = _Fits(decoder, [observations[i] for i in poor], nearer * start[poor], frozen)
             _walk(other, frozen)
-            fits.take_better(poor, other)
-    return fits.posterior(covariance if frozen else None, errors)
+            better = fits.take_better(poor, other)
+            fit[:, better] = fits.statistic(better)
+    return fits.posterior(fit, covariance if frozen else None, errors)
 
 
 def _walk(fits: "_Fits", frozen: bool) -> None:
     """Go down to where the gradient of each spectrum's objective vanishes."""
     n, dim = fits.theta.shape
     free = np.append(np.full(dim - 1, not frozen), True)
-    damping, exact = np.full(n, 0.1), np.ones(n, dtype=bool)
+    damping = np.full(n, 0.1)
+    walked = np.zeros(n)  # since the Jacobian was found, in standard deviations
     active = np.arange(n)
     for _ in range(_ITERATIONS):
         gradient, curvature = fits.derivatives(active)
         gradient, curvature = gradient[:, free], curvature[:, free][:, :, free]
-        gain = np.sum(gradient * _solved(curvature, gradient), axis=1)  # of a step to where the gradient would vanish
+        more = (damping[active, None] * np.einsum("nii->ni", curvature))[:, :, None] * np.eye(free.sum())
+        step = -np.linalg.solve(curvature + more, gradient[:, :, None])[:, :, 0]
+        gain = -np.sum(gradient * step, axis=1)  # twice what the step is expected to gain
         done = (gain < _CONVERGED) | (damping[active] > _STUCK)
         # The Jacobian at the end is that of the decoder itself, and may say that this is not the end.
-        again = active[done & ~exact[active]]
+        again = active[done & (walked[active] > _NEAR)]
         if len(again):
             fits.linearise(again)
-            exact[again] = True
+            walked[again] = 0.0
         going = ~done
         moving, active = active[going], np.concatenate([active[going], again])
         if not len(active):
             break
-        gradient, curvature = gradient[going], curvature[going]
-        diagonal = np.einsum("nii->ni", curvature)
-        step = np.zeros((len(moving), dim))
-        step[:, free] = -_solved(
-            curvature + (damping[moving, None] * diagonal)[:, :, None] * np.eye(free.sum()), gradient
-        )
+        curvature = curvature[going]
+        whole = np.zeros((len(moving), dim))
         # A long step leaves the region where the decoder is known; three units of the prior is far enough.
-        step *= np.minimum(1.0, 3.0 / np.maximum(np.abs(step).max(axis=1), 1e-9))[:, None]
-        better = fits.move(moving, step)
-        exact[moving[better]] = frozen  # of the amplitude alone the Jacobian is always exact
+        whole[:, free] = step = (
+            step[going] * np.minimum(1.0, 3.0 / np.abs(step[going]).max(axis=1, initial=3.0))[:, None]
+        )
+        better = fits.move(moving, whole)
+        if not frozen:  # of the amplitude alone the Jacobian is always exact
+            length = np.sqrt(np.einsum("ni,nij,nj->n", step, curvature, step))
+            walked[moving] += np.where(better, length, 0.0)
         damping[moving] = np.where(better, np.maximum(damping[moving] / 5.0, 1e-6), damping[moving] * 8.0)
-        failed = moving[~better & ~exact[moving]]
+        failed = moving[~better & (walked[moving] > 0.0)]
         if len(failed):
             fits.linearise(failed)
-            exact[failed] = True
-    if len(rest := active[~exact[active]]):
+            walked[failed] = 0.0
+    if len(rest := active[walked[active] > _NEAR]):
         fits.linearise(rest)
-
-
-def _solved(matrices: np.ndarray, vectors: np.ndarray) -> np.ndarray:
-    return np.linalg.solve(matrices, vectors[:, :, None])[:, :, 0]
 
 
 def net_counts(o: Observation) -> float:
@@ -225,6 +233,8 @@ def _averaged_background(o: Observation) -> tuple[np.ndarray, np.ndarray]:
 class _Fits:
     """Spectra at their present points (z, ln amplitude), side by side and padded to the same number of channels.
 
+    Sums over channels are of single precision, ten times finer than any decision that hangs on them.
+
     Parameters
     ----------
     decoder : Decoder
@@ -241,15 +251,16 @@ class _Fits:
         n, latents = z.shape
         self._decoder = decoder
         width = max(len(o.n_on) for o in observations)
-        self._n_on, self._n_off, self._scale, self._mean_off = np.zeros((4, n, width))
+        self._n_on, self._n_off, self._scale, self._mean_off = np.zeros((4, n, width), dtype=np.float32)
         for i, o in enumerate(observations):
             own = o.n_on, o.n_off, o.alpha, o.mean_off
             for whole, values in zip((self._n_on, self._n_off, self._scale, self._mean_off), own, strict=True):
                 whole[i, : len(values)] = values
-        averaged = np.array([[o.averaged] for o in observations])
+        averaged = np.array([[o.averaged] for o in observations], dtype=np.float32)
         self._off, self._alpha = averaged * self._mean_off, self._scale / averaged
-        self._noise = self._scale * self._mean_off * (1.0 + self._alpha)
-        self._exposure = np.array([o.exposure for o in observations])
+        self._background = self._scale * self._mean_off
+        self._noise = self._background * (1.0 + self._alpha)
+        self._exposure = np.array([o.exposure for o in observations], dtype=np.float32)
         shared: dict[int, list[int]] = {}
         for i, o in enumerate(observations):
             shared.setdefault(id(o.area), []).append(i)
@@ -260,29 +271,34 @@ class _Fits:
         self._precision = np.append(np.zeros(latents) if fixed else np.ones(latents), AMPLITUDE_WIDTH**-2)
         net = np.log([net_counts(o) for o in observations])
         everything = np.arange(n)
-        typical = np.broadcast_to(decoder.log_flux(np.zeros((1, latents))), (n, 1, observations[0].area.shape[0]))
+        typical = np.exp(decoder.log_flux(np.zeros((1, latents)))[0])
+        expected = np.array([np.sum(typical @ area) for area in self._responses])[self._response_of]
         self._prior_mean = np.zeros((n, latents + 1))
-        self._prior_mean[:, -1] = net - np.log(self._fold(everything, np.exp(typical)).sum(axis=(1, 2)))
+        self._prior_mean[:, -1] = net - np.log(expected * self._exposure)
         self.theta = np.column_stack([z, np.zeros(n)])
-        log_flux, jacobian = decoder(z)
-        folded = self._fold(everything, np.exp(log_flux)[:, None])
-        self.theta[:, -1] = net - np.log(folded.sum(axis=(1, 2)))
-        self._relative = np.empty((n, latents, width))  # derivatives of ln(source counts) in z
-        self._objective, self._source = self._evaluated(everything, self.theta, folded[:, 0])
-        self._set_slopes(everything, log_flux, jacobian)
+        self._log_flux, jacobian = decoder(z)
+        self._jacobian = jacobian.transpose(0, 2, 1).copy()
+        folded = self._fold(everything, np.exp(self._log_flux)[:, None])[:, 0]
+        self.theta[:, -1] = net - np.log(folded.sum(axis=1))
+        # Derivatives of ln(source counts) in z and in ln amplitude, which are one.
+        self._relative = np.ones((n, latents + 1, width), dtype=np.float32)
+        self._objective, self._source = self._evaluated(everything, self.theta, folded)
+        self._set_slopes(everything)
 
     def linearise(self, rows: Int[np.ndarray, "m"]) -> None:
         """Find the exact slopes of the expected counts at the present points."""
-        self._set_slopes(rows, *self._decoder(self.theta[rows, :-1]))
+        self._log_flux[rows], jacobian = self._decoder(self.theta[rows, :-1])
+        self._jacobian[rows] = jacobian.transpose(0, 2, 1)
+        self._set_slopes(rows)
 
     def derivatives(
         self, rows: Int[np.ndarray, "m"]
     ) -> tuple[Float[np.ndarray, "m latents_1"], Float[np.ndarray, "m latents_1 latents_1"]]:
         """Half the gradient of the objective, and its expected curvature."""
-        source, slopes = self._source[rows], self._slopes(rows)
-        background = self._alpha[rows] * wstat_background(self._n_on[rows], self._off[rows], source, self._alpha[rows])
-        pull = 1.0 - self._n_on[rows] / (source + background)
-        gradient = (slopes @ pull[:, :, None])[:, :, 0]
+        source, n_on, alpha, relative = self._source[rows], self._n_on[rows], self._alpha[rows], self._relative[rows]
+        background = alpha * wstat_background(n_on, self._off[rows], source, alpha)
+        pull = source - n_on * (source / (source + background))
+        gradient = (relative @ pull[:, :, None])[:, :, 0].astype(np.float64)
         gradient += self._precision * (self.theta[rows] - self._prior_mean[rows])
         return gradient, self._information(rows) + np.diag(self._precision)
 
@@ -291,47 +307,49 @@ class _Fits:
         trial = self.theta[rows] + step
         fixed = not step[:, :-1].any()
         if fixed:
-            folded = (self._source[rows] - _ALMOST_NOTHING) * np.exp(-self.theta[rows, -1:])
+            log_flux = self._log_flux[rows]
+            folded = (self._source[rows] - _ALMOST_NOTHING) * np.exp(-self.theta[rows, -1:]).astype(np.float32)
         else:
             log_flux, _ = self._decoder._run(trial[:, :-1], np.empty((0, step.shape[1] - 1)))
             folded = self._fold(rows, np.exp(log_flux)[:, None])[:, 0]
         objective, source = self._evaluated(rows, trial, folded)
         better = objective < self._objective[rows]
-        took, step, source = rows[better], step[better, :-1], source[better]
+        took, step, source = rows[better], step[better].astype(np.float32), source[better]
         if not fixed:
-            change = np.log(source / self._source[took]) - (trial[better, -1:] - self.theta[took, -1:])
+            change = np.log(source / self._source[took])
             surprise = change - (step[:, None] @ self._relative[took])[:, 0]
-            length = np.maximum(np.sum(step**2, axis=1), 1e-30)[:, None]  # the amplitude alone teaches nothing
-            self._relative[took] += step[:, :, None] * (surprise / length)[:, None]
+            length = np.maximum(np.sum(step[:, :-1] ** 2, axis=1), 1e-30)  # the amplitude alone teaches nothing
+            self._relative[took, :-1] += (step[:, :-1] / length[:, None])[:, :, None] * surprise[:, None]
         self.theta[took], self._source[took], self._objective[took] = trial[better], source, objective[better]
+        self._log_flux[took] = log_flux[better]
         return better
 
-    def sigmas(self) -> Float[np.ndarray, "n"]:
-        """By how many standard deviations the statistic exceeds its expected value."""
-        statistic, expected, sigma = self._statistic()
-        return (statistic - expected) / sigma
-
-    def take_better(self, rows: Int[np.ndarray, "m"], other: "_Fits") -> None:
-        """Take the points of other fits of the same spectra where their objective is lower."""
+    def take_better(self, rows: Int[np.ndarray, "m"], other: "_Fits") -> Int[np.ndarray, "k"]:
+        """Take the points of other fits of the same spectra where their objective is lower, and say for which."""
         better = other._objective < self._objective[rows]
         width = other._n_on.shape[1]
         took = rows[better]
         self.theta[took], self._objective[took] = other.theta[better], other._objective[better]
+        self._log_flux[took], self._jacobian[took] = other._log_flux[better], other._jacobian[better]
         self._source[took, :width] = other._source[better]
         self._relative[took, :, :width] = other._relative[better]
+        return took
 
-    def _statistic(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def statistic(self, rows: Int[np.ndarray, "m"]) -> Float[np.ndarray, "3 m"]:
         """W statistic of each spectrum, its expected value and its standard deviation."""
-        measured = wstat(self._n_on, self._n_off, self._source, self._scale)
-        mean, variance = expected_statistic(self._source, self._scale * self._mean_off, self._scale)
-        return measured.sum(axis=1), mean.sum(axis=1), np.sqrt(variance.sum(axis=1))
+        source, scale = self._source[rows], self._scale[rows]
+        measured = wstat(self._n_on[rows], self._n_off[rows], source, scale)
+        mean, variance = expected_statistic(source, self._background[rows], scale)
+        mean, square = mean.sum(axis=1, dtype=float), variance.sum(axis=1, dtype=float)
+        return np.stack([measured.sum(axis=1, dtype=float), mean, np.sqrt(square)])
 
-    def posterior(self, proposal: np.ndarray | None, errors: ModelErrors | None) -> Posterior:
-        """Covariance at the present points; that of the proposal for z, where there is one."""
+    def posterior(
+        self, fit: Float[np.ndarray, "3 n"], proposal: np.ndarray | None, errors: ModelErrors | None
+    ) -> Posterior:
+        """Covariance at the present points, with their `statistic`; that of the proposal for z, where there is one."""
         n, latents = len(self.theta), self.theta.shape[1] - 1
         everything = np.arange(n)
-        log_flux = self._decoder.log_flux(self.theta[:, :-1])
-        statistic, expected, sigma = self._statistic()
+        statistic, expected, sigma = fit
         information = self._information(everything)
         if proposal is None:
             statistical = np.linalg.inv(information + np.diag(self._precision))
@@ -344,58 +362,55 @@ class _Fits:
             statistical[:, -1, :-1] = statistical[:, :-1, -1] = (proposal @ slope[:, :, None])[:, :, 0]
             statistical[:, -1, -1] = np.sum(statistical[:, -1, :-1] * slope, axis=1) + alone
         if errors is None:
-            none = np.zeros((n, 0, log_flux.shape[1]))
+            none = np.zeros((n, 0, self._log_flux.shape[1]))
             shifts, shapes, excess = np.zeros((n, latents + 1, 0)), none, np.zeros(n)
         else:
-            photons = np.exp(log_flux)
+            photons = np.exp(self._log_flux)
             seen = np.stack([area.sum(axis=1) for area in self._responses])[self._response_of]
             own = errors.shapes * weight(photons * seen)[:, None]
-            changes = self._fold(everything, photons[:, None] * own) * np.exp(self.theta[:, -1])[:, None, None]
+            amplitude = np.exp(self.theta[:, -1]).astype(np.float32)[:, None, None]
+            changes = self._fold(everything, photons[:, None] * own) * amplitude
+            source = self._source
             found = moved(
-                errors, own, changes, self._slopes(everything), self._variance(everything), self._precision,
+                errors, own, changes, self._relative * source[:, None], source + self._noise, self._precision,
                 statistic - expected, sigma,
             )  # fmt: skip
             shifts, shapes, excess = found.theta, found.log_flux, found.excess
         return Posterior(
             self.theta[:, :-1].copy(), self.theta[:, -1].copy(), statistical, statistic, expected, sigma, shifts,
-            shapes, excess,
+            shapes, excess, self._log_flux, self._jacobian,
         )  # fmt: skip
 
     def _fold(
-        self, rows: Int[np.ndarray, "m"], photons: Float[np.ndarray, "m k n_energy"]
-    ) -> Float[np.ndarray, "m k width"]:
+        self, rows: Int[np.ndarray, "m"], photons: Float32[np.ndarray, "m k n_energy"]
+    ) -> Float32[np.ndarray, "m k width"]:
         """Counts of photon spectra seen through the responses of the rows."""
         m, k, n_energy = photons.shape
-        out = np.zeros((m, k, self._n_on.shape[1]))
-        photons = photons.astype(np.float32)
+        out = np.zeros((m, k, self._n_on.shape[1]), dtype=np.float32)
         numbers = self._response_of[rows]
         for number in np.unique(numbers):
             here, area = np.flatnonzero(numbers == number), self._responses[number]
             counts = photons[here].reshape(-1, n_energy) @ area
             out[here, :, : area.shape[1]] = counts.reshape(len(here), k, -1)
-        return out * self._exposure[rows, None, None]
+        out *= self._exposure[rows, None, None]
+        return out
 
     def _evaluated(
-        self, rows: np.ndarray, theta: np.ndarray, folded: np.ndarray
-    ) -> tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m width"]]:
+        self, rows: np.ndarray, theta: np.ndarray, folded: Float32[np.ndarray, "m width"]
+    ) -> tuple[Float[np.ndarray, "m"], Float32[np.ndarray, "m width"]]:
         """Objective and expected source counts, from the counts at amplitude one."""
-        source = folded * np.exp(theta[:, -1:]) + _ALMOST_NOTHING
-        statistic = wstat(self._n_on[rows], self._off[rows], source, self._alpha[rows]).sum(axis=1)
+        source = folded * np.exp(theta[:, -1:]).astype(np.float32) + np.float32(_ALMOST_NOTHING)
+        statistic = wstat(self._n_on[rows], self._off[rows], source, self._alpha[rows]).sum(axis=1, dtype=float)
         return statistic + (theta - self._prior_mean[rows]) ** 2 @ self._precision, source
 
-    def _set_slopes(self, rows: np.ndarray, log_flux: np.ndarray, jacobian: np.ndarray) -> None:
-        photons = np.exp(log_flux)[:, None] * jacobian.transpose(0, 2, 1)
-        amplitude = np.exp(self.theta[rows, -1])[:, None, None]
-        self._relative[rows] = self._fold(rows, photons) * amplitude / self._source[rows, None]
-
-    def _slopes(self, rows: np.ndarray) -> Float[np.ndarray, "m latents_1 width"]:
-        source = self._source[rows, None]
-        return np.concatenate([self._relative[rows] * source, source], axis=1)
-
-    def _variance(self, rows: np.ndarray) -> Float[np.ndarray, "m width"]:
-        return self._source[rows] + self._noise[rows]
+    def _set_slopes(self, rows: np.ndarray) -> None:
+        photons = np.exp(self._log_flux[rows] + self.theta[rows, -1:].astype(np.float32))
+        slopes = self._fold(rows, photons[:, None] * self._jacobian[rows])
+        slopes /= self._source[rows, None]
+        self._relative[rows, :-1] = slopes
 
     def _information(self, rows: np.ndarray) -> Float[np.ndarray, "m latents_1 latents_1"]:
         """Fisher information of the data."""
-        slopes = self._slopes(rows)
-        return (slopes / self._variance(rows)[:, None]) @ slopes.transpose(0, 2, 1)
+        relative, source = self._relative[rows], self._source[rows]
+        weighted = relative * (source**2 / (source + self._noise[rows]))[:, None]
+        return (weighted @ relative.transpose(0, 2, 1)).astype(np.float64)
