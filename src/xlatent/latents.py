@@ -1,11 +1,13 @@
 """The table of latents: one row a spectrum, and the one place that says what its columns are."""
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 from astropy.table import Column, MaskedColumn, Table
+from astropy.units import Unit, UnitBase
 from jaxtyping import Float
 
 from xlatent.errors import ParameterError
@@ -111,9 +113,8 @@ class LatentTable:
         n_rows = next(iter(lengths.values()), 0)
         if unknown := set(meta or {}) - set(META_KEYS):
             raise ParameterError(f"unknown meta {sorted(unknown)}: a latent table takes {', '.join(META_KEYS)}")
-        self._table = Table()
-        for info in COLUMNS:
-            self._table[info.name] = _schema_column(info, given.pop(info.name, None), n_rows)
+        known = {info.name: _schema_column(info, given.pop(info.name, None), n_rows) for info in COLUMNS}
+        self._table = Table(known, copy=False)
         for name, value in given.items():
             self._table[name] = value
         self.meta: dict[str, str] = {key: str(value) for key, value in (meta or {}).items()}
@@ -207,10 +208,16 @@ def _schema_column(info: ColumnInfo, value: Any, n_rows: int) -> Column | Masked
         raise ParameterError(f"column {info.name} of a latent table: {error}") from error
     if data.shape != (n_rows,):
         raise ParameterError(f"column {info.name} of a latent table takes one value a row, found shape {data.shape}")
-    attributes = {"unit": info.unit or None, "description": info.description, "meta": {"ucd": info.ucd}}
+    attributes = {"unit": _unit(info.unit), "description": info.description, "meta": {"ucd": info.ucd}}
     if info.dtype is int:
         return MaskedColumn(data, mask=missing, **attributes)
     return Column(data, **attributes)
+
+
+@cache
+def _unit(text: str) -> UnitBase | None:
+    """A unit of the schema; to parse them takes longer than all else that makes a small table."""
+    return Unit(text) if text else None
 
 
 def _missing(value: Any) -> np.ndarray:
