@@ -123,3 +123,20 @@ def test_a_run_from_before_there_were_axes_goes_on(run):
     found = load_file(train.train(PRESET, run, steps=2, resume=True))
     assert torch.equal(found["model.axes"], torch.eye(8)) and torch.equal(found["average.axes"], torch.eye(8))
     load(Autoencoder(PRESET, ModelGrid()), {k[8:]: v for k, v in found.items() if k.startswith("average.")}, run)
+
+
+def test_killed_between_its_two_files_a_checkpoint_is_that_of_its_tensors(run, tmp_path):
+    older = (run / "checkpoint.json").read_text()
+    whole = train.train(PRESET, run, steps=3, resume=True)
+    expected = load_file(train.train(PRESET, shutil.copytree(run, tmp_path / "whole"), steps=5, resume=True))
+    (run / "checkpoint.json").write_text(older)
+    found = load_file(train.train(PRESET, whole.parent, steps=5, resume=True))
+    assert all(torch.equal(found[name], value) for name, value in expected.items())
+
+
+def test_batches_a_step_are_kept(run):
+    change_state(run, batches=2)
+    without(run)  # and with it the tensors' own word
+    one_sentence("run of 2 batches a step, not 3", lambda: train.train(PRESET, run, steps=2, resume=True, batches=3))
+    train.train(PRESET, run, steps=2, resume=True)
+    assert json.loads((run / "checkpoint.json").read_text())["batches"] == 2

@@ -1,4 +1,5 @@
 import json
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -109,3 +110,14 @@ def test_batches_depend_on_seed_and_step_alone():
     assert torch.equal(photons, later_photons) and torch.equal(views.counts, later.counts)
     assert torch.equal(photons[:8], photons[8:])  # pairs: the same source seen twice
     assert not torch.equal(views.counts[:8], views.counts[8:])
+
+
+def test_batches_made_ahead_by_other_processes_are_the_same_in_the_same_order():
+    grid = ModelGrid()
+    made = train.SimulatedBatches(grid, Training(batch=8), 7, torch.as_tensor(grid.energy, dtype=torch.float32))
+    cpu = torch.device("cpu")
+    ahead, here = (list(train.supply(made, (4, 0, 2), cpu, makers)) for makers in (2, 0))
+    for (photons, views), (same_photons, same_views) in zip(ahead, here, strict=True):
+        assert torch.equal(photons, same_photons)
+        for field in fields(views):
+            assert torch.equal(getattr(views, field.name), getattr(same_views, field.name)), field.name

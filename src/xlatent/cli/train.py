@@ -24,12 +24,16 @@ def train(
         str | None, typer.Option(metavar="STORE", help="Real spectra to train on as well, from xlatent build.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of simulated spectra and initial weights.")] = 0,
+    batches: Annotated[
+        int | None, typer.Option(min=1, help="Batches averaged over in a step; one for each process if not given.")
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch; its own choice if not given.")] = None,
 ) -> None:
     """Train a model, on the GPU if there is one; give --steps or --minutes.
 
     Spectra are simulated; with --data half of each batch are real ones, known by their counts alone, and the score of
-    held-out counts is told before and after.
+    held-out counts is told before and after. Several processes share the batches of a step where torchrun starts them:
+    torchrun --standalone --nproc-per-node 2 --no-python xlatent train ...
     """
     if threads is not None:
         os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # read when torch is loaded
@@ -37,22 +41,24 @@ def train(
         from xlatent.model import train as training
         from xlatent.model.observed import Observed
         from xlatent.model.preset import load_preset
+        from xlatent.model.processes import joined
     from xlatent.bundle import locate
     from xlatent.grid import ModelGrid
 
-    weights = None if start is None else locate(start) / "weights.safetensors"
-    observed = None if data is None else Observed(data, ModelGrid())
-    if observed is not None:
-        used = f"{len(observed.train)} spectra to train on, {len(observed.validation)} to judge by"
-        typer.echo(f"{data}: {used}")
-        if observed.passed_over:
-            passed = f"{observed.passed_over.total()} spectra are passed over: {observed.reasons}"
-            warnings.warn(f"{data}: {passed}", XlatentWarning, stacklevel=2)
-    checkpoint = training.train(
-        load_preset(preset), output, steps=steps, minutes=minutes, resume=resume, weights=weights, seed=seed,
-        data=observed, report=_held_out,
-    )  # fmt: skip
-    typer.echo(f"{checkpoint} written; make a model of it with: xlatent export {output} --output BUNDLE --name NAME")
+    with joined(output) as processes:
+        say = typer.echo if processes.first else lambda text: None
+        weights = None if start is None else locate(start) / "weights.safetensors"
+        observed = None if data is None else Observed(data, ModelGrid())
+        if observed is not None:
+            say(f"{data}: {len(observed.train)} spectra to train on, {len(observed.validation)} to judge by")
+            if observed.passed_over and processes.first:
+                passed = f"{observed.passed_over.total()} spectra are passed over: {observed.reasons}"
+                warnings.warn(f"{data}: {passed}", XlatentWarning, stacklevel=2)
+        checkpoint = training.train(
+            load_preset(preset), output, steps=steps, minutes=minutes, resume=resume, weights=weights, seed=seed,
+            data=observed, report=_held_out, batches=batches, processes=processes,
+        )  # fmt: skip
+        say(f"{checkpoint} written; make a model of it with: xlatent export {output} --output BUNDLE --name NAME")
 
 
 def _held_out(line: dict[str, Any]) -> None:

@@ -1,12 +1,12 @@
-"""Reading what training left: a checkpoint's two files and a bundle's weights, or one sentence on what is wrong."""
+"""What training leaves: a checkpoint's two files, written whole, and read again or one sentence on what is wrong."""
 
 import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from xlatent.errors import ModelError
@@ -16,8 +16,36 @@ STATE, TENSORS = "checkpoint.json", "checkpoint.safetensors"
 _REMEDY = "train again in another folder, or with --from a bundle"
 
 
+def write_checkpoint(run: Path, state: dict[str, Any], tensors: dict[str, Tensor]) -> Path:
+    """Put a checkpoint in the place of the one before; killed at any moment, one of them is there and whole.
+
+    The state is in both files: two cannot be put in place at once, and `read_checkpoint` believes the tensors'.
+    """
+    path = run / TENSORS
+    described, partial = json.dumps(state, indent=1), [run / f"{name}.part" for name in (TENSORS, STATE)]
+    save_file({k: v.contiguous().cpu().clone() for k, v in tensors.items()}, partial[0], {"state": described})
+    partial[1].write_text(described)
+    partial[0].replace(path)
+    partial[1].replace(run / STATE)
+    return path
+
+
+def read_checkpoint(run: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read state, as `read_state` does, and tensors of a checkpoint, of the same step.
+
+    Raises
+    ------
+    ModelError
+        If either is missing or damaged.
+    """
+    state, tensors = read_state(run), read_tensors(run / TENSORS)
+    with safe_open(run / TENSORS, "pt") as opened:
+        described = (opened.metadata() or {}).get("state")
+    return (_checked(described, run / TENSORS) if described else state), tensors
+
+
 def read_state(run: Path) -> dict[str, Any]:
-    """Read the description of a checkpoint: ``preset`` (a dict), ``step``, ``elapsed_s`` and ``seed``.
+    """Read a checkpoint's description: ``preset`` (a dict), ``step``, ``elapsed_s``, ``seed``, ``batches`` a step.
 
     Raises
     ------
@@ -26,10 +54,19 @@ def read_state(run: Path) -> dict[str, Any]:
     """
     path = run / STATE
     try:
-        state = json.loads(path.read_text())
-    except ValueError as error:  # no JSON, or no text
+        return _checked(path.read_text(), path)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path} is damaged: it is no text ({error}); {_REMEDY}") from error
+
+
+def _checked(described: str, path: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(described)
+    except ValueError as error:
         raise ModelError(f"{path} is damaged: it is no JSON ({error}); {_REMEDY}") from error
-    for key, kind in {"preset": dict, "step": int, "elapsed_s": float | int, "seed": int}.items():
+    if isinstance(state, dict):
+        state.setdefault("batches", 1)  # a run from before there could be more
+    for key, kind in {"preset": dict, "step": int, "elapsed_s": float | int, "seed": int, "batches": int}.items():
         if not isinstance(state, dict) or not isinstance(state.get(key), kind):
             raise ModelError(f"{path} is damaged: it does not say {key}; {_REMEDY}")
     if not isinstance(state["preset"].get("name"), str):
