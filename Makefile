@@ -5,7 +5,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 # Small arrays, several processes: one thread each is fastest.
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test test-catalog lint evaluate bench bench-model
+.PHONY: demo test test-catalog test-cluster lint evaluate bench bench-quick bench-model
 
 demo: .venv/core
 	$(BIN)/xlatent demo
@@ -16,6 +16,10 @@ test: .venv/dev
 # From the Chandra Source Catalog to a model, against services on loopback that fail; training is two minutes of it.
 test-catalog: .venv/dev
 	$(THREADS) $(BIN)/python tests/catalog/end_to_end.py --minutes 2
+
+# On a Dask cluster of processes that die, and as a HATS catalogue opened with LSDB.
+test-cluster: .venv/cluster
+	$(THREADS) $(BIN)/pytest -m cluster
 
 lint: .venv/dev
 	$(BIN)/ruff check
@@ -50,6 +54,10 @@ $(BIN)/python:
 .venv/dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) ".[dev]"
 	touch .venv/core $@
+
+.venv/cluster: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) ".[dev,cluster,hats]"
+	touch .venv/core .venv/dev $@
 
 .venv/bench: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) ".[bench]"

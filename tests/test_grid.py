@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import scipy.sparse
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -7,6 +8,7 @@ from xlatent.errors import ParameterError
 from xlatent.formats import ogip
 from xlatent.grid import ModelGrid, sensitivity
 from xlatent.simulate import acis, continuum
+from xlatent.spectrum import Response
 
 GRID = ModelGrid()
 
@@ -55,6 +57,28 @@ def test_flux_is_conserved_on_real_responses(shared_data, folder, pha, arf, rmf)
     where = shared_data / "spectra" / folder
     spectrum = ogip.read(where / pha, arf=where / arf, rmf=where / rmf)
     compare_folding(spectrum.response, 0.005)
+
+
+@pytest.mark.parametrize("n", [1, 7, 300, 2000])
+@pytest.mark.parametrize("seed", range(3))
+def test_projection_is_what_its_definition_says(n, seed):
+    """Bins finer and coarser than the grid's, with holes and overlaps, beyond its ends, without area in places."""
+    rng = np.random.default_rng(seed)
+    lo = np.sort(rng.uniform(0.05, 12.0, n))
+    hi = lo + rng.uniform(0.2, 2.0, n) * 12.0 / n
+    area = rng.uniform(0.0, 500.0, n) * (rng.random(n) > 0.1)
+    edges = np.linspace(0.0, 11.0, 91)
+    redistribution = scipy.sparse.random_array((n, 90), density=0.3, rng=rng).tocsr()
+    response = Response(lo, hi, area, redistribution, edges[:-1], edges[1:])
+    mask = rng.random(90) > 0.3
+    common = np.minimum(hi, GRID.energy[1:, None]) - np.maximum(lo, GRID.energy[:-1, None])
+    share = np.maximum(common, 0.0) / GRID.energy_width[:, None]
+    expected = (share * area) @ redistribution.toarray()[:, mask]
+    native = GRID.native(response, mask)
+    np.testing.assert_allclose(native, expected, rtol=1e-12, atol=1e-13 * max(expected.max(), 1.0))
+    centre = 0.5 * (edges[1:] + edges[:-1])[mask]
+    inside = (centre >= GRID.chan[:-1, None]) & (centre < GRID.chan[1:, None])
+    np.testing.assert_allclose(GRID.project(response, mask), native @ inside.T, rtol=1e-12, atol=1e-9)
 
 
 def test_detector_widths_grow_with_energy():

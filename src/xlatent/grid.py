@@ -98,15 +98,16 @@ class ModelGrid:
         Photons are taken as uniform in energy within an intrinsic bin, which is shared among the response's own
         energy bins by overlap; photons where the response has no energies are lost, as they are in the telescope.
         """
-        shared = self._overlap(response.energy_lo, response.energy_hi)
-        weighted = shared @ scipy.sparse.diags_array(response.area)
-        return np.asarray((weighted @ response.redistribution[:, np.flatnonzero(mask)]).todense())
+        shared = self._overlap(response)
+        # Channels are left out last: that is far quicker on rows that are dense and few.
+        return np.asarray((shared @ response.redistribution).toarray()).take(np.flatnonzero(mask), axis=1)
 
     def gather(self, response: Response, mask: Bool[np.ndarray, "n_chan_native"]) -> scipy.sparse.csr_array:
         """Matrix that sums selected native channels into detector bins, ``[n_selected, n_chan]``."""
         bins = self.channel_bins(response)[mask]
-        rows = np.flatnonzero(bins >= 0)
-        return scipy.sparse.csr_array((np.ones(len(rows)), (rows, bins[rows])), shape=(len(bins), self.n_chan))
+        inside = bins >= 0
+        begins = np.concatenate([[0], np.cumsum(inside)])
+        return scipy.sparse.csr_array((np.ones(begins[-1]), bins[inside], begins), shape=(len(bins), self.n_chan))
 
     def project(
         self, response: Response, mask: Bool[np.ndarray, "n_chan_native"] | None = None
@@ -127,16 +128,19 @@ class ModelGrid:
             mask = np.ones(len(response.chan_lo), dtype=bool)
         return self.native(response, mask) @ self.gather(response, mask)
 
-    def _overlap(self, lo: Float[np.ndarray, "n_native"], hi: Float[np.ndarray, "n_native"]) -> scipy.sparse.csr_array:
-        """Fraction of each intrinsic bin that lies in each native energy bin, ``[n_energy, n_native]``."""
+    def _overlap(self, response: Response) -> scipy.sparse.csr_array:
+        """Area times the fraction of each intrinsic bin in each native energy bin, ``[n_energy, n_native]``."""
+        lo, hi = response.energy_lo, response.energy_hi
         first = np.clip(np.searchsorted(self.energy, lo, side="right") - 1, 0, self.n_energy - 1)
         last = np.clip(np.searchsorted(self.energy, hi, side="left") - 1, 0, self.n_energy - 1)
         spans = np.maximum(last - first + 1, 1)
-        native = np.repeat(np.arange(len(lo)), spans)
-        grid = np.repeat(first, spans) + np.arange(len(native)) - np.repeat(np.cumsum(spans) - spans, spans)
+        native = np.repeat(np.arange(len(lo), dtype=np.int32), spans)  # as in the matrix, which is not copied then
+        grid = np.repeat(first - (np.cumsum(spans) - spans), spans) + np.arange(len(native))
         common = np.minimum(hi[native], self.energy[grid + 1]) - np.maximum(lo[native], self.energy[grid])
-        fraction = np.maximum(common, 0.0) / self.energy_width[grid]
-        return scipy.sparse.csr_array((fraction, (grid, native)), shape=(self.n_energy, len(lo)))
+        area = np.maximum(common, 0.0) / self.energy_width[grid] * response.area[native]
+        seen = area > 0.0
+        rows = grid[seen].astype(np.int32)
+        return scipy.sparse.csr_array((area[seen], (rows, native[seen])), shape=(self.n_energy, len(lo)))
 
 
 def sensitivity(weights: Any, matrix: Any, log_energy: Any) -> tuple[Any, Any]:

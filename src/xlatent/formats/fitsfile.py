@@ -3,28 +3,42 @@
 import gzip
 import io
 import math
-import struct
-import warnings
+import re
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-from astropy.io import fits
 from jaxtyping import Int, Num
 
 from xlatent.errors import ReadError
+from xlatent.formats.fitsheader import RECORD, Header, walk
+
+_libdeflate: Any = import_module("deflate") if find_spec("deflate") else None
 
 # Letters of a TFORM that stand for real numbers, and their types (FITS standard 4.0, table 18).
 _NUMBERS = {"B": "u1", "I": ">i2", "J": ">i4", "K": ">i8", "E": ">f4", "D": ">f8"}
-# What astropy, zlib and struct are known to raise on damaged files.
-_DAMAGE = (
-    OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, MemoryError,
-    AssertionError, RecursionError, struct.error, zlib.error, fits.VerifyError,
-)  # fmt: skip
+# Bytes of one element of every letter but X, of which eight share a byte.
+_BYTES = {"L": 1, "A": 1, "B": 1, "I": 2, "J": 4, "K": 8, "E": 4, "D": 8, "C": 8, "M": 16, "P": 8, "Q": 16}
+_FORM = re.compile(r"(\d{0,9})([LXABIJKEDCMPQ])([A-Z]?)")
+_GZIP = b"\x1f\x8b"
+# What NumPy, zlib and the checks below raise on damaged files.
+_DAMAGE = (OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, zlib.error)
+
+
+class _Column(NamedTuple):
+    """Where a column stands in a row, and what it is."""
+
+    number: int  # from 1
+    letter: str
+    repeat: int
+    offset: int
+    elements: str  # letter of the elements of rows of variable length
 
 
 class Block:
@@ -36,56 +50,70 @@ class Block:
         The file, for error messages.
     header
         Header of the table.
-    raw
-        Bytes of the table, header first.
-    start
-        Byte of these at which its rows begin.
+    data
+        Bytes of its rows and of the heap behind them.
     """
 
-    def __init__(self, path: Path, header: fits.Header, raw: bytes, start: int) -> None:
+    def __init__(self, path: Path, header: Header, data: memoryview) -> None:
         self.path = path
-        self.name = str(_keyword(header, "EXTNAME") or "unnamed table")
         self._header = header
-        self._raw = raw
-        self._start = start
+        self._data = data
+
+    @property
+    def name(self) -> str:
+        """Name of the extension."""
+        return str(self._header.get("EXTNAME") or "unnamed table")
 
     @cached_property
-    def _hdu(self) -> fits.BinTableHDU:
-        """The table as astropy reads it; the sizes in the header, which it takes on trust, are checked first."""
+    def _shape(self) -> tuple[int, int]:
+        """Number of rows and bytes of each, once the sizes in the header have been found possible."""
         with _in_words(self.where):
             keys = ("BITPIX", "NAXIS", "GCOUNT", "NAXIS1", "NAXIS2", "PCOUNT", "TFIELDS")
-            *fixed, width, n_rows, heap, n_columns = (int(self._header[key]) for key in keys)
-            gap = self._header.get("THEAP", width * n_rows) - width * n_rows
+            *fixed, width, n_rows, heap, n_columns = (self._header.whole(key) for key in keys)
+            gap = self._header.whole("THEAP", width * n_rows) - width * n_rows
             if fixed != [8, 2, 1] or min(width, n_rows) < 0 or not 0 <= gap <= heap or not 0 <= n_columns <= 999:
                 raise ValueError("its header states sizes that no table has")
-            needed, present = max(width, 1) * n_rows + heap, len(self._raw) - self._start
+            needed, present = max(width, 1) * n_rows + heap, len(self._data)
             if needed > present:
                 raise ValueError(f"the table should have {needed} bytes, and the file ends after {present} of them")
-            padding = bytes(-len(self._raw) % 2880)  # of the last block, which some files lack
-            hdu = fits.BinTableHDU.fromstring(self._raw + padding, character_as_bytes=True)
-            used = hdu.columns.dtype.itemsize
-            if used != width:
-                raise ValueError(f"its columns need {used} bytes a row, and NAXIS1 is {width}")
-            return hdu
+            return n_rows, width
+
+    @cached_property
+    def _columns(self) -> dict[str, _Column]:
+        """Columns by their names in upper case, the first where two have one name."""
+        found: dict[str, _Column] = {}
+        used = 0
+        with _in_words(self.where):
+            for number in range(1, self._header.whole("TFIELDS") + 1):
+                name = str(self._header.get(f"TTYPE{number}") or f"column {number}").upper()
+                form = _FORM.match(str(self._header.get(f"TFORM{number}") or "").upper())
+                if form is None:
+                    raise ValueError(f"TFORM{number} of column {name} is {self._header.get(f'TFORM{number}')!r}")
+                repeat, letter = int(form[1] or 1), form[2]
+                found.setdefault(name, _Column(number, letter, repeat, used, form[3]))
+                used += -(-repeat // 8) if letter == "X" else repeat * _BYTES[letter]
+            if used != self._shape[1]:
+                raise ValueError(f"its columns need {used} bytes a row, and NAXIS1 is {self._shape[1]}")
+        return found
 
     @property
     def where(self) -> str:
         """File and extension, as error messages name them."""
         return f"{self.path}[{self.name}]"
 
-    @cached_property
+    @property
     def column_names(self) -> list[str]:
         """Names of the columns, upper case."""
-        return [name.strip().upper() for name in self._hdu.columns.names]
+        return list(self._columns)
 
     @property
     def n_rows(self) -> int:
         """Number of rows."""
-        return len(self._hdu.data)
+        return self._shape[0]
 
-    def keyword(self, name: str) -> Any:
+    def keyword(self, name: str) -> str | bool | int | float | None:
         """Value of a header keyword, strings stripped; None where it is absent or empty."""
-        return _keyword(self._header, name)
+        return self._header.get(name)
 
     def kind(self, name: str) -> str:
         """Value of one of the HDUCLAS keywords, upper case; empty where it is absent."""
@@ -112,9 +140,9 @@ class Block:
 
     def lowest(self, name: str) -> int | None:
         """Smallest legal value of a column (TLMINn); None where the header does not say or there is no such column."""
-        if name not in self.column_names:
+        if name not in self._columns:
             return None
-        value = self.number(f"TLMIN{self.column_names.index(name) + 1}")
+        value = self.number(f"TLMIN{self._columns[name].number}")
         return None if value is None else int(value)
 
     def column(self, name: str) -> np.ndarray | None:
@@ -125,17 +153,20 @@ class Block:
         ReadError
             If the table is damaged, or the column holds neither text nor real numbers of fixed width.
         """
-        if name not in self.column_names:
+        if name not in self._columns:
             return None
-        letter = _form(self._hdu.columns[name])[0]
-        if letter != "A" and letter not in _NUMBERS:
-            raise ReadError(f"{self.where}: column {name} should be numbers of fixed width, and it is of type {letter}")
+        column = self._columns[name]
+        if column.letter != "A" and column.letter not in _NUMBERS:
+            raise ReadError(
+                f"{self.where}: column {name} should be numbers of fixed width, and it is of type {column.letter}"
+            )
         with _in_words(self.where):
-            values = np.asarray(self._hdu.data.field(name))
-            if letter == "A":
-                return np.strings.strip(np.strings.decode(values, "ascii", "replace"))
-            values = values.reshape(len(values), -1) if values.ndim > 2 else values  # TDIM is not heeded
-            return values.astype(values.dtype.newbyteorder("="))
+            if column.letter == "A":
+                text = self._cells(column, np.dtype(f"S{column.repeat}"), 1)[:, 0]
+                return np.strings.strip(np.strings.decode(text, "ascii", "replace"))
+            dtype = np.dtype(_NUMBERS[column.letter])
+            values = self._scaled(column, self._cells(column, dtype, column.repeat).astype(dtype.newbyteorder("=")))
+            return values[:, 0] if column.repeat == 1 else values  # TDIM is not heeded
 
     def ragged(self, name: str) -> tuple[Num[np.ndarray, "n_values"], Int[np.ndarray, "n_rows"]] | None:
         """Values of a column of fixed or variable width, end to end, with the number that each row holds.
@@ -145,29 +176,47 @@ class Block:
         ReadError
             If the table is damaged, a row points outside the heap, or the column does not hold real numbers.
         """
-        if name not in self.column_names:
+        if name not in self._columns:
             return None
-        column = self._hdu.columns[name]
-        form = _form(column)
-        if form[0] not in "PQ":
+        column = self._columns[name]
+        if column.letter not in "PQ":
             values = np.asarray(self.column(name))
             return values.reshape(-1), np.full(self.n_rows, values.size // max(self.n_rows, 1))
-        if form[1] not in _NUMBERS:
-            raise ReadError(f"{self.where}: column {name} should hold numbers, and its rows are of type {form[1]!r}")
-        # Astropy could look up the heap by itself, but it trusts the descriptors, is slow, and applies TSCAL and TZERO
-        # to the first row only (astropy issue 8194); of it, only the descriptors are taken.
+        if column.elements not in _NUMBERS:
+            raise ReadError(
+                f"{self.where}: column {name} should hold numbers, and its rows are of type {column.elements!r}"
+            )
         with _in_words(self.where):
-            descriptors = np.asarray(self._hdu.data)[column.name].astype(np.int64)
-            length, dtype = descriptors[:, 0], np.dtype(_NUMBERS[form[1]])
-            heap = self._raw[self._start + self._header.get("THEAP", self._header["NAXIS1"] * self.n_rows) :]
+            descriptors = self._cells(column, np.dtype(">i4" if column.letter == "P" else ">i8"), 2).astype(np.int64)
+            length, place = descriptors[:, 0], descriptors[:, 1]
+            n_rows, width = self._shape
+            begin = self._header.whole("THEAP", width * n_rows)
+            heap = self._data[begin : width * n_rows + self._header.whole("PCOUNT")]
+            dtype = np.dtype(_NUMBERS[column.elements])
+            size = length * dtype.itemsize
+            # Places and lengths are looked at alone first: their sums may be beyond what an integer holds.
+            outside = (place < 0) | (place > len(heap)) | (length > len(heap)) | (place + size > len(heap))
+            if column.repeat != 1 or np.any(length < 0) or np.any((length > 0) & outside):
+                raise ValueError(f"rows of column {name} stand outside the heap")
             # Rows may share places in the heap, but thousands that each span all of it are damage.
-            if np.any(length < 0) or length.sum(dtype=float) * dtype.itemsize > 16 * len(heap):
+            if size.sum(dtype=float) > 16 * len(heap):
                 raise ValueError(f"rows of column {name} overlap")
-            rows = [np.frombuffer(heap, dtype, count, place) for count, place in descriptors if count]
-            values = np.concatenate([np.zeros(0, dtype), *rows]).astype(dtype.newbyteorder("="))
-            if column.bscale is not None or column.bzero is not None:
-                values = values * float(1 if column.bscale is None else column.bscale) + float(column.bzero or 0)
-        return values, length
+            values = np.frombuffer(_together(heap, place[length > 0], size[length > 0]), dtype)
+            return self._scaled(column, values.astype(np.float64 if dtype.kind == "f" else np.int64)), length
+
+    def _scaled(self, column: _Column, values: np.ndarray) -> np.ndarray:
+        """Apply TSCAL and TZERO, where they are numbers."""
+        scale, zero = (self._header.get(f"{key}{column.number}") for key in ("TSCAL", "TZERO"))
+        if not isinstance(scale, int | float) and not isinstance(zero, int | float):
+            return values
+        return values * _real(scale, 1.0) + _real(zero, 0.0)
+
+    def _cells(self, column: _Column, dtype: np.dtype, width: int) -> Num[np.ndarray, "n_rows width"] | np.ndarray:
+        """Values of a column as they stand in the rows."""
+        n_rows, step = self._shape
+        if n_rows == 0:
+            return np.zeros((0, width), dtype)
+        return np.ndarray((n_rows, width), dtype, self._data, column.offset, (step, dtype.itemsize))
 
 
 def blocks(path: Path) -> list[Block]:
@@ -183,13 +232,54 @@ def blocks(path: Path) -> list[Block]:
     ReadError
         If there is no such file, or it is empty, damaged or not FITS.
     """
+    return tables(path, unpacked(path, stored(path)))
+
+
+def stored(path: Path) -> bytes:
+    """Read the bytes of a FITS file as they are stored.
+
+    Raises
+    ------
+    ReadError
+        If there is no such file, or it cannot be read.
+    """
     with _in_words(path):
-        with _open(path) as stream:
-            raw = stream.read()
+        try:
+            return path.read_bytes()
+        except OSError:
+            _check_is_file(path)
+            raise
+
+
+def unpacked(path: Path, raw: bytes | bytearray) -> bytes | bytearray:
+    """Undo the compression of a FITS file, if there is one; ``path`` is for error messages.
+
+    Raises
+    ------
+    ReadError
+        If the bytes are damaged or not FITS.
+    """
+    with _in_words(path):
+        plain = _inflated(raw) if raw.startswith(_GZIP) else raw
+        _check_is_fits(path, bytes(plain[:9]))
+    return plain
+
+
+def checksum(raw: bytes | bytearray) -> tuple[int, int]:
+    """CRC-32 and length of the content of a FITS file; one compressed by gzip states both at its end (RFC 1952)."""
+    if raw.startswith(_GZIP):
+        return int.from_bytes(raw[-8:-4], "little"), int.from_bytes(raw[-4:], "little")
+    return int((_libdeflate or zlib).crc32(raw)), len(raw)
+
+
+def tables(path: Path, raw: bytes | bytearray) -> list[Block]:
+    """Find the binary tables in the uncompressed bytes of a FITS file; ``path`` is for error messages."""
+    view = memoryview(raw)
+    with _in_words(path):
         return [
-            Block(path, header, raw[begin : start + header.data_size], start - begin)
-            for header, begin, start in _walk(io.BytesIO(raw))
-            if _keyword(header, "XTENSION") in ("BINTABLE", "A3DTABLE")
+            Block(path, header, view[start:])
+            for header, start in walk(lambda at: bytes(view[at : at + RECORD]))
+            if header.get("XTENSION") in ("BINTABLE", "A3DTABLE")
         ]
 
 
@@ -212,7 +302,12 @@ def headers(path: Path) -> list[dict[str, Any]]:
     """
     names = ("EXTNAME", "HDUCLAS1", "HDUCLAS2", "BACKFILE", "RESPFILE", "ANCRFILE")
     with _in_words(path), _open(path) as stream:
-        return [{name: _keyword(header, name) for name in names} for header, _, _ in _walk(stream)][1:]
+
+        def record(at: int) -> bytes:
+            stream.seek(at)
+            return stream.read(RECORD)
+
+        return [{name: header.get(name) for name in names} for header, _ in walk(record)][1:]
 
 
 def choose(
@@ -284,71 +379,68 @@ def is_fits(path: Path) -> bool:
         return False
 
 
-def _open(path: Path) -> io.BufferedIOBase:
-    """Open a FITS file for reading uncompressed bytes, or say in a sentence why it is none."""
+def _check_is_file(path: Path) -> None:
     if path.is_dir():
         raise ReadError(f"{path} is a folder where a FITS file was expected; give a file in it")
     if not path.exists():
         raise ReadError(f"{path} does not exist; give the path of a FITS file")
-    with path.open("rb") as file:
-        opened = gzip.open if file.read(2) == b"\x1f\x8b" else open
-    with opened(path, "rb") as stream:
-        start = stream.read(9)
+
+
+def _check_is_fits(path: Path, start: bytes) -> None:
     if not start:
         raise ReadError(f"{path} is empty where a FITS file was expected; fetch it again")
     if start != b"SIMPLE  =":
         raise ReadError(f"{path} is not a FITS file: it should begin with 'SIMPLE  =', and it begins with {start!r}")
+
+
+def _open(path: Path) -> io.BufferedIOBase:
+    """Open a FITS file for reading uncompressed bytes, or say in a sentence why it is none."""
+    _check_is_file(path)
+    with path.open("rb") as file:
+        opened = gzip.open if file.read(2) == _GZIP else open
+    with opened(path, "rb") as stream:
+        _check_is_fits(path, stream.read(9))
     return opened(path, "rb")
 
 
-def _walk(stream: io.BufferedIOBase) -> Iterator[tuple[fits.Header, int, int]]:
-    """Yield the header of each extension and the bytes at which it and its data begin.
-
-    Astropy's own way through a file goes round for ever where a size is negative, even one in a repeated keyword that
-    a check would not see, as its two parsers of headers differ. This way only goes forward.
-    """
-    begin = 0
-    while True:
-        stream.seek(begin)
-        try:
-            header = fits.Header.fromfile(stream)
-        except (EOFError, OSError, ValueError):  # the end, what was cut short, or bytes that are no header
-            if begin == 0:
-                raise
-            return
-        if begin > 0 and next(iter(header), "") != "XTENSION":
-            return
-        start = stream.tell()
-        yield header, begin, start
-        begin = start + max(header.data_size_padded, 0)
+def _inflated(raw: bytes | bytearray) -> bytes | bytearray:
+    """Undo gzip; libdeflate takes two thirds of zlib's time."""
+    stated = checksum(raw)
+    if _libdeflate is not None and 0 < stated[1] <= 1032 * len(raw):  # deflate grows nothing more than 1032-fold
+        with suppress(_libdeflate.DeflateError, MemoryError):
+            plain: bytes | bytearray = _libdeflate.gzip_decompress(raw)
+            if checksum(plain) == stated:  # of several streams end to end, it undoes only the first
+                return plain
+    return gzip.decompress(raw)  # this one undoes all, and says what is wrong
 
 
-def _form(column: fits.Column) -> str:
-    """TFORM of a column without its repeat count."""
-    return str(column.format).lstrip("0123456789")
+def _real(value: Any, default: float) -> float:
+    return float(value) if isinstance(value, int | float) else default
 
 
-def _keyword(header: fits.Header, name: str) -> Any:
-    """Read one keyword; damaged cards count as absent."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            value = header.get(name)
-    except _DAMAGE:
-        return None
-    if isinstance(value, fits.card.Undefined):
-        return None
-    return (value.strip() or None) if isinstance(value, str) else value
+def _together(heap: memoryview, place: np.ndarray, size: np.ndarray) -> Any:
+    """Bytes of stretches of a heap, one after the other."""
+    if place.size == 0:
+        return b""
+    between = place[1:] - (place + size)[:-1]
+    if not between.any():
+        return heap[place[0] : place[-1] + size[-1]]
+    # Words as large as places and sizes allow.
+    unit = int(np.gcd.reduce(np.concatenate([place, size, [8]])))
+    words = np.frombuffer(heap, f"u{unit}", len(heap) // unit)
+    if between.min() > 0 and between.sum() < size.sum():  # most of what lies there: the rest is left out, quickest
+        lengths = np.append(np.column_stack([size[:-1], between]), size[-1]) // unit
+        ours = np.repeat(np.arange(lengths.size) % 2 == 0, lengths)
+        return words[place[0] // unit :][: ours.size][ours]
+    place, size = place // unit, size // unit
+    return words[np.repeat(place - (np.cumsum(size) - size), size) + np.arange(size.sum())]
 
 
 @contextmanager
 def _in_words(where: Path | str) -> Iterator[None]:
-    """Turn what astropy and zlib raise on a damaged file into one sentence."""
+    """Turn what damaged files make NumPy, zlib and the checks above raise into one sentence."""
     try:
-        with warnings.catch_warnings():
-            # Astropy's remarks on untidy headers would reach users who can do nothing about them.
-            warnings.simplefilter("ignore")
-            yield
+        yield
     except ReadError:
         raise
     except _DAMAGE as error:

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,10 +12,10 @@ from jaxtyping import Float
 from xlatent.errors import ParameterError, ReadError, ResponseError, XlatentWarning
 from xlatent.formats.fitsfile import Block, blocks, choose, companion, existing, is_none, stem
 from xlatent.formats.ogip_response import read_response
-from xlatent.formats.ogip_write import write
 from xlatent.spectrum import Response, Spectrum
 
-__all__ = ["read", "write"]
+if TYPE_CHECKING:
+    from xlatent.formats.ogip_write import write as write
 
 # Keys of Spectrum.meta and the keywords they come from. The pointing and target positions of the observation (RA_PNT,
 # RA_TARG) are no positions of the source and are left out.
@@ -31,6 +31,15 @@ _META = {
     "dec": ("DEC", "DEC_OBJ"),
 }
 _REMEDY = "correct the file or extract the spectrum again"
+
+
+def __getattr__(name: str) -> Any:
+    """Import the writer when it is asked for: it needs astropy, and readers do not."""
+    if name == "write":
+        from xlatent.formats.ogip_write import write
+
+        return write
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def read(
@@ -308,10 +317,11 @@ def _spectrum(table: Block, row: int | None) -> Spectrum:
     channels = _numbers(table, "CHANNEL", row) if "CHANNEL" in table.column_names else None
     # Some tools leave the column of channel numbers at zero; then they count from 1.
     channels = None if channels is None or not np.any(channels) else _whole(channels, table, "CHANNEL")
-    if channels is not None and (channels.shape != (n_chan,) or np.unique(channels).size < n_chan):
+    ascending = channels is None or bool((np.diff(channels) > 0).all())
+    if channels is not None and (channels.shape != (n_chan,) or not (ascending or np.unique(channels).size == n_chan)):
         raise ReadError(f"{table.where}: column CHANNEL should number each channel once, and it does not; {_REMEDY}")
     quality, grouping = (_flags(table, name, row, n_chan) for name in ("QUALITY", "GROUPING"))
-    if channels is not None and np.any(np.diff(channels) < 0):
+    if channels is not None and not ascending:
         order = np.argsort(channels)
         counts, channels = counts[order], channels[order]
         backscale, areascale, quality, grouping = (

@@ -1,13 +1,16 @@
 """Instrument responses from OGIP ARF and RMF files (OGIP CAL/GEN/92-002 and 92-002a)."""
 
+from collections import OrderedDict
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from xlatent.errors import ParameterError, ResponseError
-from xlatent.formats.fitsfile import Block, blocks, choose
+from xlatent.formats.fitsfile import Block, checksum, choose, stored, tables, unpacked
 from xlatent.spectrum import Response
 
 RMF_NAMES = ("MATRIX", "SPECRESP MATRIX", "RSP_MATRIX", "AXAF_RMF")
@@ -17,8 +20,54 @@ SMALLEST_ENERGY = 1e-10
 """keV; stands for an ENERG_LO of 0, where many models have no value (Sherpa's ``minimum_energy``)."""
 
 
+# What is kept to be shared: bytes of matrices and of the files they came from, and responses made of each, whose
+# projections others may keep.
+_BUDGET, _MOST_MADE = 256 * 2**20, 32
+
+
+@dataclass(frozen=True, eq=False)
+class _Rmf:
+    """What an RMF file holds, and the responses made with it; files of the same content share it.
+
+    Attributes
+    ----------
+    stored
+        The file as it was found, and uncompressed once that has been needed to recognise another.
+    parts
+        What makes a `Response` together with an area.
+    meta
+        What of its ``meta`` the header says.
+    holds_area
+        Whether the area is part of the matrix.
+    remarks
+        What was assumed, each to be read after the name of the file.
+    made
+        Responses and warnings by the names of RMF and ARF and the content of the ARF.
+    """
+
+    stored: list[bytes | bytearray]
+    parts: dict[str, Any]
+    meta: dict[str, str]
+    holds_area: bool
+    remarks: list[str]
+    made: dict[tuple[Path, Path | None, bytes], tuple[Response, list[str]]] = field(default_factory=dict)
+
+    @property
+    def size(self) -> int:
+        """Bytes in memory, about."""
+        areas = sum(response.area.nbytes + len(key[2]) for key, (response, _) in list(self.made.items()))
+        return sum(map(len, self.stored)) + self.parts["redistribution"].nnz * 12 + areas
+
+
+# The sources of a field often share their RMF. By checksum and length of the content, the latest last.
+_known: OrderedDict[tuple[int, int], _Rmf] = OrderedDict()
+
+
 def read_response(rmf: Path, arf: Path | None, warnings: list[str]) -> Response:
     """Read an RMF and, where there is one, its ARF.
+
+    An RMF whose content is that of one read before, under whatever name, is not decoded again: its arrays are shared.
+    Where names and content of both files are those of before, the response is the very same object.
 
     Parameters
     ----------
@@ -34,19 +83,80 @@ def read_response(rmf: Path, arf: Path | None, warnings: list[str]) -> Response:
     ResponseError
         If it holds no response, or one that contradicts itself.
     """
-    tables = blocks(rmf)
-    matrices = choose(tables, "RESPONSE", ("RSP_MATRIX",), RMF_NAMES)
+    matrix = _read_rmf(rmf)
+    content = b"" if arf is None else stored(arf)
+    key = (rmf, arf, content)
+    if key not in matrix.made:
+        remarks = [f"{rmf}{text}" for text in matrix.remarks]
+        lo, hi = matrix.parts["energy_lo"], matrix.parts["energy_hi"]
+        meta = {"rmf": str(rmf), **matrix.meta}
+        if arf is not None:
+            area = _area(arf, content, lo, hi, remarks)
+            meta["arf"] = str(arf)
+        else:
+            area = np.ones(lo.size)
+            if matrix.holds_area:
+                meta["area"] = "contained in the RMF"
+            else:
+                remarks.append(
+                    f"{rmf} is used without an ARF, so the effective area is taken as 1 cm2 at all energies; "
+                    "give the ARF, unless the RMF contains the area"
+                )
+        try:
+            matrix.made[key] = Response(**matrix.parts, area=area, meta=meta), remarks
+        except ParameterError as error:
+            raise ResponseError(
+                f"{rmf if arf is None else f'{rmf} with {arf}'}: {error}; make the response again"
+            ) from None
+    response, remarks = matrix.made[key]
+    while len(matrix.made) > _MOST_MADE:
+        del matrix.made[next(iter(matrix.made))]
+    while sum(kept.size for kept in list(_known.values())) > _BUDGET:  # a list: others may read in other threads
+        _known.popitem(last=False)
+    warnings.extend(remarks)
+    return response
+
+
+def forget() -> None:
+    """Let go of all responses that were kept to be shared."""
+    _known.clear()
+
+
+def _read_rmf(rmf: Path) -> _Rmf:
+    """Decode an RMF file, or find what was decoded from the same content."""
+    raw = stored(rmf)
+    key = checksum(raw)
+    known = _known.get(key)
+    if known is not None and raw not in known.stored:
+        # The same with other compression, or another file that the checksum does not tell apart.
+        content = unpacked(rmf, raw)
+        if content not in known.stored:
+            if content == unpacked(rmf, known.stored[0]):
+                known.stored.append(content)
+            else:
+                known = None
+    if known is None:
+        known = _known[key] = _decoded(rmf, raw)
+    _known.move_to_end(key)
+    return known
+
+
+def _decoded(rmf: Path, raw: bytes) -> _Rmf:
+    """Decode the matrices of an RMF file and its channels."""
+    found = tables(rmf, unpacked(rmf, raw))
+    matrices = choose(found, "RESPONSE", ("RSP_MATRIX",), RMF_NAMES)
     if not matrices:
-        hint = "it looks like an ARF" if choose(tables, "RESPONSE", ("SPECRESP",), ARF_NAMES) else "give an RMF"
+        hint = "it looks like an ARF" if choose(found, "RESPONSE", ("SPECRESP",), ARF_NAMES) else "give an RMF"
         raise ResponseError(
-            f"{rmf} should hold an extension {' or '.join(RMF_NAMES)}, and it holds {_held(tables)}; {hint}"
+            f"{rmf} should hold an extension {' or '.join(RMF_NAMES)}, and it holds {_held(found)}; {hint}"
         )
-    bounds = choose(tables, "RESPONSE", ("EBOUNDS", "PI_EBOUNDS"), ("EBOUNDS",))
+    bounds = choose(found, "RESPONSE", ("EBOUNDS", "PI_EBOUNDS"), ("EBOUNDS",))
     if not bounds:
-        raise ResponseError(f"{rmf} should hold an extension EBOUNDS, and it holds {_held(tables)}; give a whole RMF")
+        raise ResponseError(f"{rmf} should hold an extension EBOUNDS, and it holds {_held(found)}; give a whole RMF")
     chan_lo, chan_hi, numbers = _channels(bounds[0])
     energy_lo, energy_hi = _energies(matrices[0])
-    first = _first_channel(matrices[0], bounds[0], numbers, warnings)
+    remarks: list[str] = []
+    first = _first_channel(matrices[0], bounds[0], numbers, remarks)
     redistribution = _matrix(matrices[0], chan_lo.size, first)
     for other in matrices[1:]:
         lo, hi = _energies(other)
@@ -56,7 +166,7 @@ def read_response(rmf: Path, arf: Path | None, warnings: list[str]) -> Response:
                 "bins, which cannot be added; give an RMF with one grid"
             )
         redistribution = redistribution + _matrix(
-            other, chan_lo.size, _first_channel(other, bounds[0], numbers, warnings)
+            other, chan_lo.size, _first_channel(other, bounds[0], numbers, remarks)
         )
 
     order = np.argsort(energy_lo, kind="stable")
@@ -65,33 +175,24 @@ def read_response(rmf: Path, arf: Path | None, warnings: list[str]) -> Response:
         redistribution = redistribution[order]
     # Only the first bin may touch zero; anything else that does not ascend is refused by Response.
     energy_lo[0] = SMALLEST_ENERGY if energy_lo[0] == 0 else energy_lo[0]
-    meta = {"rmf": str(rmf)}
+    meta = {}
     for key, keyword in (("telescope", "TELESCOP"), ("instrument", "INSTRUME")):
         value = matrices[0].keyword(keyword)
         if value is not None:
             meta[key] = str(value)
-    if arf is not None:
-        area = _area(arf, energy_lo, energy_hi, warnings)
-        meta["arf"] = str(arf)
-    else:
-        area = np.ones(energy_lo.size)
-        if matrices[0].kind("HDUCLAS3") == "FULL":
-            meta["area"] = "contained in the RMF"
-        else:
-            warnings.append(
-                f"{rmf} is used without an ARF, so the effective area is taken as 1 cm2 at all energies; "
-                "give the ARF, unless the RMF contains the area"
-            )
-    try:
-        return Response(energy_lo, energy_hi, area, redistribution, chan_lo, chan_hi, first, meta)
-    except ParameterError as error:
-        raise ResponseError(
-            f"{rmf if arf is None else f'{rmf} with {arf}'}: {error}; make the response again"
-        ) from None
+    parts = {
+        "energy_lo": energy_lo,
+        "energy_hi": energy_hi,
+        "redistribution": redistribution,
+        "chan_lo": chan_lo,
+        "chan_hi": chan_hi,
+        "first_channel": first,
+    }
+    return _Rmf([raw], parts, meta, matrices[0].kind("HDUCLAS3") == "FULL", remarks)
 
 
-def _held(tables: list[Block]) -> str:
-    return ", ".join(table.name for table in tables) or "no table"
+def _held(found: list[Block]) -> str:
+    return ", ".join(table.name for table in found) or "no table"
 
 
 def _need(table: Block, name: str) -> Float[np.ndarray, "n_rows"]:
@@ -149,7 +250,7 @@ def _count_on(numbers: Int[np.ndarray, "n_chan"]) -> bool:
     return bool(numbers[0] >= 0 and np.all(np.diff(numbers) == 1))
 
 
-def _first_channel(matrix: Block, bounds: Block, numbers: Int[np.ndarray, "n_chan"], warnings: list[str]) -> int:
+def _first_channel(matrix: Block, bounds: Block, numbers: Int[np.ndarray, "n_chan"], remarks: list[str]) -> int:
     """Find the number that F_CHAN gives the first channel.
 
     TLMIN of F_CHAN says it. Without TLMIN, the first channel of EBOUNDS does, unless its numbers are unusable (see
@@ -164,8 +265,8 @@ def _first_channel(matrix: Block, bounds: Block, numbers: Int[np.ndarray, "n_cha
     first = 0 if smallest == 0 else assumed
     # A grid that begins at channel 1 is what every program assumes, and one that uses channel 0 cannot begin later.
     if first != assumed or (first == 0 and smallest != 0):
-        warnings.append(
-            f"{matrix.where} has no TLMIN for F_CHAN, and its first channel is taken as {first}; "
+        remarks.append(
+            f"[{matrix.name}] has no TLMIN for F_CHAN, and its first channel is taken as {first}; "
             "if lines come out one channel off, set TLMIN"
         )
     return first
@@ -198,7 +299,7 @@ def _groups(
             )
         # Fixed columns are as wide as the row with most groups, the rest is padding.
         within = np.arange(values.size) - np.repeat(np.cumsum(length) - length, length)
-        found.append(values[within < np.repeat(n_grp, length)].astype(np.int64))
+        found.append(values[within < np.repeat(n_grp, length)].astype(np.int64, copy=False))
     row = np.repeat(np.arange(n_grp.size), n_grp)
     first, number = found
     if np.any(number < 0):
@@ -231,27 +332,36 @@ def _matrix(matrix: Block, n_chan: int, first_channel: int) -> csr_array:
             f"{matrix.where}: row {short[0] + 1} should hold {used[short[0]]} matrix elements, and it holds "
             f"{length[short[0]]}; the RMF is damaged, make or fetch it again"
         )
-    ends = np.cumsum(used)
-    counter = np.arange(ends[-1])
     # Elements of a row stand end to end, its groups one after the other.
-    elements = values[np.repeat(np.cumsum(length) - length - (ends - used), used) + counter]
-    channel = np.repeat(first - first_channel - (np.cumsum(number) - number), number) + counter
-    indptr = np.concatenate([[0], ends])
-    unpacked = csr_array((elements.astype(np.float64), channel, indptr), shape=(n_energy, n_chan))
-    unpacked.sum_duplicates()
-    unpacked.eliminate_zeros()
+    counter = np.arange(used.sum(), dtype=np.int32)
+    if np.any(length > used):
+        values = values[np.repeat(np.cumsum(length) - length - (np.cumsum(used) - used), used) + counter]
+    channel = np.repeat((first - first_channel - (np.cumsum(number) - number)).astype(np.int32), number)
+    channel += counter
+    indptr = np.concatenate([[0], np.cumsum(used)]).astype(np.int32)
+    unpacked = csr_array((values.astype(np.float64, copy=False), channel, indptr), shape=(n_energy, n_chan))
+    if np.any((np.diff(row) == 0) & (first[1:] < (first + number)[:-1])):
+        unpacked.sum_duplicates()
+    else:  # nearly always: groups in ascending order, with nothing in common
+        unpacked.has_canonical_format = True
+    if not values.all():
+        unpacked.eliminate_zeros()
     return unpacked
 
 
 def _area(
-    arf: Path, energy_lo: Float[np.ndarray, "n_energy"], energy_hi: Float[np.ndarray, "n_energy"], warnings: list[str]
+    arf: Path,
+    raw: bytes,
+    energy_lo: Float[np.ndarray, "n_energy"],
+    energy_hi: Float[np.ndarray, "n_energy"],
+    remarks: list[str],
 ) -> Float[np.ndarray, "n_energy"]:
-    """Effective area on the energy grid of the RMF, cm2."""
-    tables = blocks(arf)
-    found = choose(tables, "RESPONSE", ("SPECRESP",), ARF_NAMES)
+    """Effective area on the energy grid of the RMF, cm2, from the bytes of an ARF file."""
+    held = tables(arf, unpacked(arf, raw))
+    found = choose(held, "RESPONSE", ("SPECRESP",), ARF_NAMES)
     if not found:
-        hint = "it looks like an RMF" if choose(tables, "RESPONSE", ("RSP_MATRIX",), RMF_NAMES) else "give an ARF"
-        raise ResponseError(f"{arf} should hold an extension SPECRESP, and it holds {_held(tables)}; {hint}")
+        hint = "it looks like an RMF" if choose(held, "RESPONSE", ("RSP_MATRIX",), RMF_NAMES) else "give an ARF"
+        raise ResponseError(f"{arf} should hold an extension SPECRESP, and it holds {_held(held)}; {hint}")
     lo, hi = _energies(found[0])
     area = _need(found[0], "SPECRESP")
     if np.any(area < 0):
@@ -260,7 +370,7 @@ def _area(
     lo, hi, area = lo[order], hi[order], area[order]
     if _same_grid((energy_lo, energy_hi), (lo, hi)):
         return area
-    warnings.append(
+    remarks.append(
         f"{arf} has {lo.size} energy bins of {lo[0]:.4g}-{hi[-1]:.4g} keV where the RMF has {energy_lo.size} of "
         f"{energy_lo[0]:.4g}-{energy_hi[-1]:.4g} keV: its area was interpolated on to the grid of the RMF, "
         "and is 0 beyond its ends"
