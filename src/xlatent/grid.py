@@ -98,16 +98,23 @@ class ModelGrid:
         Photons are taken as uniform in energy within an intrinsic bin, which is shared among the response's own
         energy bins by overlap; photons where the response has no energies are lost, as they are in the telescope.
         """
-        shared = self._overlap(response)
+        shared = self.overlap(response)
         # Channels are left out last: that is far quicker on rows that are dense and few.
         return np.asarray((shared @ response.redistribution).toarray()).take(np.flatnonzero(mask), axis=1)
 
-    def gather(self, response: Response, mask: Bool[np.ndarray, "n_chan_native"]) -> scipy.sparse.csr_array:
-        """Matrix that sums selected native channels into detector bins, ``[n_selected, n_chan]``."""
+    def rebin(
+        self,
+        matrix: Float[np.ndarray, "n_energy n_selected"],
+        response: Response,
+        mask: Bool[np.ndarray, "n_chan_native"],
+    ) -> Float[np.ndarray, "n_energy n_chan"]:
+        """Sum the selected native channels of `native` into detector bins."""
         bins = self.channel_bins(response)[mask]
-        inside = bins >= 0
-        begins = np.concatenate([[0], np.cumsum(inside)])
-        return scipy.sparse.csr_array((np.ones(begins[-1]), bins[inside], begins), shape=(len(bins), self.n_chan))
+        begins = np.flatnonzero(np.diff(bins, prepend=-2))  # of runs of neighbours in one bin
+        summed = np.zeros((self.n_chan + 1, len(matrix)))  # outside the grid is bin -1
+        if len(begins):
+            np.add.at(summed, bins[begins], np.add.reduceat(matrix, begins, axis=1).T)
+        return summed[:-1].T
 
     def project(
         self, response: Response, mask: Bool[np.ndarray, "n_chan_native"] | None = None
@@ -126,9 +133,9 @@ class ModelGrid:
         """
         if mask is None:
             mask = np.ones(len(response.chan_lo), dtype=bool)
-        return self.native(response, mask) @ self.gather(response, mask)
+        return self.rebin(self.native(response, mask), response, mask)
 
-    def _overlap(self, response: Response) -> scipy.sparse.csr_array:
+    def overlap(self, response: Response) -> scipy.sparse.csr_array:
         """Area times the fraction of each intrinsic bin in each native energy bin, ``[n_energy, n_native]``."""
         lo, hi = response.energy_lo, response.energy_hi
         first = np.clip(np.searchsorted(self.energy, lo, side="right") - 1, 0, self.n_energy - 1)

@@ -76,7 +76,8 @@ class Response:
         """Make every array float64 and check that they fit each other."""
         for name in ("energy_lo", "energy_hi", "area", "chan_lo", "chan_hi"):
             _set(self, name, _vector(getattr(self, name), name))
-        _set(self, "redistribution", csr_array(self.redistribution, dtype=np.float64))
+        if not isinstance(self.redistribution, csr_array) or self.redistribution.dtype != np.float64:
+            _set(self, "redistribution", csr_array(self.redistribution, dtype=np.float64))
         _set(self, "first_channel", int(self.first_channel))
         shape = (self.energy_lo.size, self.chan_lo.size)
         sizes = (self.energy_hi.size, self.area.size, self.chan_hi.size)

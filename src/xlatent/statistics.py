@@ -7,11 +7,14 @@ lets through to W, counts as no source at all everywhere here.
 
 from functools import cache
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
-from scipy.interpolate import CubicSpline
 from scipy.special import gammaln, kl_div, xlogy
+
+if TYPE_CHECKING:
+    from scipy.interpolate import CubicSpline
 
 # A model that predicts nothing where counts were seen is held at this value, as Sherpa does (its trunc_value).
 TRUNCATION = 1e-25
@@ -240,7 +243,7 @@ def _poisson_nodes(mean: Float[np.ndarray, " n"]) -> tuple[Float[np.ndarray, "n 
 
 
 @cache
-def _charlier_quadrature() -> CubicSpline:
+def _charlier_quadrature() -> "CubicSpline":
     """Gaussian quadrature for the Poisson distribution as a function of s = 1 / sqrt(mean).
 
     The Charlier polynomials, orthogonal under a Poisson distribution, have in the standardised variable
@@ -248,6 +251,8 @@ def _charlier_quadrature() -> CubicSpline:
     eigenvalues are the nodes, the squared first components of its eigenvectors the weights (Golub & Welsch 1969).
     Smooth in s, so tabulated once. The result of a call has shape [n, 2, n_nodes].
     """
+    from scipy.interpolate import CubicSpline  # with half of SciPy behind it, for what is seldom wanted
+
     order = np.arange(_N_NODES)
     off_diagonal = np.sqrt(order[1:])
     table_s = np.linspace(0.0, 1.0 / np.sqrt(_SUMMED_BELOW), 65)

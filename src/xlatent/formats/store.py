@@ -13,7 +13,6 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from jaxtyping import Shaped
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -142,6 +141,8 @@ class Shard:
                 raise ParameterError(
                     f"{self._store.path} should have a column split, and has none; make it with xlatent build"
                 )
+            import pyarrow.compute as pc
+
             wanted = pc.equal(pq.read_table(content, columns=["split"]).column("split"), split)
 
         def columns(names: Sequence[str]) -> pa.Table:

@@ -1,5 +1,6 @@
 """From a Spectrum to what the network and the likelihood need, and the encoder's posterior of z."""
 
+import weakref
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
@@ -7,7 +8,6 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
-from scipy.ndimage import correlate1d
 
 from xlatent.errors import ResponseError
 from xlatent.grid import ModelGrid, sensitivity
@@ -83,10 +83,37 @@ def _project(
         del _projections[next(iter(_projections))]
     key = (grid, mask.tobytes(), areascale.tobytes())
     if key not in known:
-        area = grid.native(response, mask) * np.broadcast_to(areascale, len(mask))[mask]
-        unit, spread = sensitivity(grid.reference[None], area @ grid.gather(response, mask), np.log(grid.energy_mid))
+        area, on_grid = _native(grid, response, mask)
+        if np.any(areascale != 1.0):
+            area = area * np.broadcast_to(areascale, len(mask))[mask]
+            on_grid = grid.rebin(area, response, mask)
+        unit, spread = sensitivity(grid.reference[None], on_grid, np.log(grid.energy_mid))
         known[key] = _Projection(area.astype(np.float32), unit[0], spread[0], grid.channel_bins(response)[mask] + 1)
     return known[key]
+
+
+# Redistributions that several responses share: their selected channels, and behind these the detector bins, as dense
+# arrays once there is a second response.
+_shared: dict[tuple[ModelGrid, int, bytes], Float[np.ndarray, "n_energy_native n"] | None] = {}
+
+
+def _native(
+    grid: ModelGrid, response: Response, mask: Bool[np.ndarray, "n_chan_native"]
+) -> tuple[Float[np.ndarray, "n_energy n_selected"], Float[np.ndarray, "n_energy n_chan"]]:
+    """Area in native channels and in detector bins: each source of a field has its own, few matrices serve them all."""
+    matrix = response.redistribution
+    key = (grid, id(matrix), mask.tobytes())
+    if key not in _shared:
+        _shared[key] = None
+        weakref.finalize(matrix, _shared.pop, key, None)
+        area = grid.native(response, mask)
+        return area, grid.rebin(area, response, mask)
+    both = _shared[key]
+    if both is None:
+        dense = matrix[:, np.flatnonzero(mask)].toarray()
+        both = _shared[key] = np.hstack([dense, grid.rebin(dense, response, mask)])
+    found = grid.overlap(response) @ both
+    return found[:, : -grid.n_chan], found[:, -grid.n_chan :]
 
 
 def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
@@ -121,8 +148,14 @@ def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
         "scale": float(np.mean(alpha)),
     }
     averaged = float(np.clip(_ENOUGH_COUNTS / max(off.mean(), 1e-9), 1.0, _MOST_CHANNELS))
-    mean_off = correlate1d(off, _gaussian(averaged), mode="nearest") if averaged > 1 else off
+    mean_off = _smoothed(off, averaged) if averaged > 1 else off
     return Observation(on, off, alpha, mean_off, averaged, seen.area, float(spectrum.exposure), features)
+
+
+def _smoothed(counts: Float[np.ndarray, "n"], averaged: float) -> Float[np.ndarray, "n"]:
+    """Counts averaged over as many channels by a Gaussian, as if those at the ends went on."""
+    weights = _gaussian(averaged)
+    return np.convolve(np.pad(counts, len(weights) // 2, mode="edge"), weights, mode="valid")
 
 
 @lru_cache(maxsize=64)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Float32
-from scipy.ndimage import map_coordinates, spline_filter
 
 from xlatent.statistics import expected_wstat
 
@@ -74,17 +73,7 @@ def _between(table: Float32[np.ndarray, "a b c"], place: Any, shares: list[Any])
 @cache
 def _fine() -> list[Float32[np.ndarray, "a b c"]]:
     """Tables of mean and variance by background scale, source and background, made finer by their splines."""
-    bases = [
-        np.array(
-            [
-                map_coordinates(
-                    one, [np.arange((n - 1) * _FINER + 1) / _FINER], order=3, mode="nearest", prefilter=False
-                )
-                for one in np.eye(n, dtype=np.float32)
-            ]
-        )
-        for n in _POINTS
-    ]
+    bases = [_splines(n) for n in _POINTS]
     found = []
     for table in _read():
         for basis in bases:  # contracts the first axis and appends its finer self
@@ -95,11 +84,25 @@ def _fine() -> list[Float32[np.ndarray, "a b c"]]:
 
 def tabulate() -> tuple[Float32[np.ndarray, "a b c"], Float32[np.ndarray, "a b c"]]:
     """Coefficients of the cubic splines through exact means and variances."""
+    from scipy.ndimage import spline_filter
+
     source, background, alpha = (np.logspace(low, high, n) for low, high, n in zip(_LOW, _HIGH, _POINTS, strict=True))
     off = background[:, None] / alpha
     exact = [expected_wstat(np.full_like(off, s), off, np.broadcast_to(alpha, off.shape)) for s in source]
     mean, variance = (spline_filter(np.array(part), 3, mode="nearest") for part in zip(*exact, strict=True))
     return mean.astype(np.float32), variance.astype(np.float32)
+
+
+def _splines(n: int) -> Float32[np.ndarray, "n finer"]:
+    """Values of ``n`` cubic B-splines at and between their centres; the outermost stand for those beyond."""
+    at = np.arange((n - 1) * _FINER + 1) / _FINER
+    below = np.floor(at)
+    t = at - below
+    shares = ((1 - t) ** 3 / 6, 2 / 3 - t**2 + t**3 / 2, 2 / 3 - (1 - t) ** 2 + (1 - t) ** 3 / 2, t**3 / 6)
+    values = np.zeros((n, len(at)), dtype=np.float32)
+    for step, share in zip((-1, 0, 1, 2), shares, strict=True):
+        np.add.at(values, (np.clip(below.astype(int) + step, 0, n - 1), np.arange(len(at))), share)
+    return values
 
 
 @cache

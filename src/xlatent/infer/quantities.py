@@ -20,6 +20,7 @@ _STEP = 0.05  # in z, of a derivative
 # then, are more than this share of the variance of any latent.
 _KNOWN, _BEYOND = 0.02, 0.9
 _DEGREES = 5.0  # of freedom of Student's t
+_FARTHEST = 30.0  # of ln(photons), where single precision still holds the square
 _AT_ONCE = 8  # spectra whose draws fit into a processor's cache
 
 
@@ -147,6 +148,7 @@ def _from_head(
         wrong = errors @ shapes[now]
         np.clip(wrong, -LARGEST, LARGEST, out=wrong)
         wrong += errors @ followed[now]
+        np.clip(wrong, -_FARTHEST, _FARTHEST, out=wrong)
         np.exp(wrong, out=wrong)
         wrong *= photons[now, None]
         fluxes[now] *= wrong @ weights
