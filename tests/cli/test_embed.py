@@ -1,14 +1,20 @@
 """``xlatent embed``: what is written, what is told, and the exit status."""
 
 import csv
+import shutil
 import subprocess
 import sysconfig
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from xlatent.formats import tables
+from xlatent.errors import ModelError, ReadError
+from xlatent.formats import ogip, tables
+from xlatent.formats import store as stores
+from xlatent.formats.parts import read as parts_of
 
 
 def errors(result):
@@ -155,20 +161,164 @@ def test_many_rows_are_told_as_a_digest(xlatent, data, tmp_path):
 
 
 def test_workers_give_the_same_table_in_the_same_order(data, tmp_path):
-    # Real processes: more spectra than one worker takes at a time, one of them bad.
-    names = ["bright.pha" if i % 2 else "faint.pha" for i in range(20)]
-    names[17] = "gone.pha"
+    # Real processes: more spectra than are embedded together, one of them bad.
+    names = ["bright.pha" if i % 2 else "faint.pha" for i in range(70)]
+    names[37] = "gone.pha"
     (data / "list.csv").write_text("name,pha\n" + "".join(f"s{i},{name}\n" for i, name in enumerate(names)))
     command = [str(Path(sysconfig.get_path("scripts")) / "xlatent"), "embed", str(data / "list.csv")]
     found = []
-    for workers in ("1", "2"):
-        output = tmp_path / f"{workers}.parquet"
-        options = ["--no-refine", "--workers", workers, "--output", str(output)]
+    for workers, output in (("1", "1.parquet"), ("2", "2.parquet"), ("2", "parts/")):
+        options = ["--no-refine", "--workers", workers, "--output", f"{tmp_path}/{output}"]
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-        assert done.returncode == 1 and "failed: s17: " in done.stderr, done.stderr
-        found.append(tables.read(output))
-    assert list(found[0]["name"]) == list(found[1]["name"]) == [f"s{i}" for i in range(20) if i != 17]
-    np.testing.assert_array_equal(found[0].z, found[1].z)
+        assert done.returncode == 1 and "failed: s37: " in done.stderr, done.stderr
+        found.append(tables.read(tmp_path / output))
+    for table in found:
+        assert list(table["name"]) == [f"s{i}" for i in range(70) if i != 37]
+        np.testing.assert_array_equal(table.z, found[0].z)
+
+
+@pytest.fixture
+def store(drawers, tmp_path, monkeypatch):
+    """A store of 40 spectra in shards of 16, 16 and 8."""
+    monkeypatch.setattr(stores, "SHARD_ROWS", 16)
+    spectra = [ogip.read(drawers / f"{name}.pha") for name in ("bright", "faint")]
+    numbered = (replace(spectra[i % 2], meta=spectra[i % 2].meta | {"name": f"s{i}"}) for i in range(40))
+    stores.write(numbered, tmp_path / "store")
+    return tmp_path / "store"
+
+
+PARTS = [f"spectra-0000{i}.parquet" for i in range(3)]
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def times_of(folder):
+    return {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+
+def test_parts_make_up_the_table(xlatent, store, tmp_path):
+    folder, output = tmp_path / "parts", tmp_path / "t.parquet"
+    result = xlatent("embed", store, "--no-refine", "--output", f"{folder}/")
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"40 spectra in 3 of 3 parts of {folder}\n"
+    assert names_in(folder) == ["embedding.json", *PARTS]
+    assert xlatent("embed", store, "--no-refine", "--output", output).exit_code == 0
+    one, parts = pq.read_table(output), parts_of(folder)
+    assert parts.schema.equals(one.schema, check_metadata=True)
+    for name in one.column_names:
+        np.testing.assert_array_equal(parts.column(name).to_numpy(), one.column(name).to_numpy())
+    assert len(tables.read_columns(folder, ["name"])) == 40
+
+
+def test_given_again_it_does_what_is_missing(xlatent, store, tmp_path):
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    command = "embed", store, "--no-refine", "--output", folder
+    assert xlatent(*command).exit_code == 0
+    before, table = times_of(folder), tables.read(folder)
+    (folder / PARTS[1]).unlink()
+    (folder / PARTS[2]).write_bytes((folder / PARTS[2]).read_bytes()[:3000])
+    (folder / f".{PARTS[1]}.0123.part").write_bytes(b"half")
+    with pytest.raises(ReadError, match="1 of its 3 parts are missing"):
+        tables.read(folder)
+    result = xlatent(*command)
+    assert result.exit_code == 0 and "(1 of them were there already)" in result.stdout
+    after = times_of(folder)
+    assert sorted(name for name in before if before[name] == after[name]) == ["embedding.json", PARTS[0]]
+    np.testing.assert_array_equal(tables.read(folder).z, table.z)
+    assert names_in(folder) == ["embedding.json", *PARTS]
+
+
+def test_another_run_is_refused(xlatent, store, drawers, tmp_path):
+    folder = tmp_path / "parts"
+    assert xlatent("embed", store, "--no-refine", "--output", f"{folder}/").exit_code == 0
+    before = times_of(folder)
+    for arguments, word in (((store,), "other refine (False, now True)"), ((drawers, "--no-refine"), "other inputs")):
+        result = xlatent("embed", *arguments, "--output", folder)
+        assert result.exit_code == 2 and word in errors(result)[0] and result.stderr.count("\n") == 1
+    result = xlatent("embed", store, "--output", drawers)
+    assert result.exit_code == 2 and "should be empty or hold an embedding" in errors(result)[0]
+    assert times_of(folder) == before
+
+
+def test_failures_of_parts_are_told_again(xlatent, data, tmp_path):
+    (data / "list.csv").write_text("name,pha\none,bright.pha\ntwo,gone.pha\n")
+    folder, told = tmp_path / "parts", []
+    for number in range(2):
+        failures = tmp_path / f"{number}.csv"
+        command = "embed", data / "list.csv", "--no-refine", "--output", f"{folder}/", "--failures", failures
+        result = xlatent(*command)
+        assert result.exit_code == 1 and "failed: two: " in result.stderr
+        told.append((failures.read_text(), result.stderr, times_of(folder)))
+    assert told[0] == told[1] and "gone.pha" in told[0][0]
+    assert names_in(folder) == ["embedding.json", "files-00000.parquet"]
+
+
+def test_a_shard_that_is_mended_is_tried_again(xlatent, store, tmp_path):
+    folder, shard = tmp_path / "parts", store / PARTS[1]
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:5000])
+    command = "embed", store, "--no-refine", "--output", f"{folder}/"
+    result = xlatent(*command)
+    assert result.exit_code == 1 and "failed: row 16 and 15 more: " in result.stderr
+    assert "16 of 40 spectra could not be embedded" in errors(result)[0]
+    assert len(tables.read(folder)) == 24
+    shard.write_bytes(whole)
+    assert xlatent(*command).exit_code == 0
+    assert list(tables.read(folder)["name"]) == [f"s{i}" for i in range(40)]
+
+
+def test_several_inputs_and_a_place_elsewhere(xlatent, store, drawers, tmp_path):
+    import fsspec
+
+    other = tmp_path / "more" / "store"
+    shutil.copytree(store, other)
+    try:
+        result = xlatent("embed", store, drawers, other, store, "--no-refine", "--output", "memory://embedded/here")
+        assert result.exit_code == 0, result.stderr
+        table = tables.read(Path("memory://embedded/here"))  # as commands give it
+        memory = fsspec.filesystem("memory")
+        found = sorted(name.rpartition("/")[2] for name in memory.ls("/embedded/here", detail=False))
+        of_stores = [f"{prefix}{name}" for prefix in ("0-store-", "1-store-") for name in PARTS]
+        assert found == sorted(["embedding.json", "files-00000.parquet", *of_stores])
+        names = [f"s{i}" for i in range(40)]
+        assert list(table["name"]) == [*names, "bright", "empty", "faint", *names]
+        assert xlatent("embed", store, "--output", "nowhere://x").exit_code == 2
+    finally:
+        fsspec.filesystem("memory").rm("/embedded", recursive=True)
+
+
+def test_a_worker_that_has_something_else_says_so(drawers):
+    # As one on another machine may; here it is this process.
+    from xlatent.cli.tasks import embed_task, settings_of, tasks_for_parts
+    from xlatent.formats.inputs import find
+
+    settings = settings_of("chandra-acis-8", False, "gaussian")
+    (task,) = tasks_for_parts(find([drawers]), exact=False)
+    assert embed_task(settings, task).rows.num_rows == 3
+    for change, word in (({"software": "xlatent 9.9"}, "xlatent 9.9"), ({"model_sha256": "0" * 64}, "000000000000")):
+        with pytest.raises(ModelError, match=word):
+            embed_task(settings._replace(**change), task)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--output", "t.parquet", "--scheduler", "tcp://127.0.0.1:1"], ["folder or URL", "end it with /"]),
+        (["--output", "t/", "--scheduler", "tcp://127.0.0.1:1", "--workers", "2"], ["--workers", "--scheduler"]),
+        (["--output", "s3://bucket/t.parquet"], ["leave the suffix away"]),
+        (["--output", "nowhere/t/"], ["cannot be made"]),
+    ],
+)
+def test_usage_errors_of_folders(xlatent, data, monkeypatch, arguments, words):
+    monkeypatch.chdir(data)
+    before = names_in(data)
+    result = xlatent("embed", "faint.pha", *arguments)
+    assert result.exit_code == 2
+    assert result.stderr.count("\n") == 1 and all(word in errors(result)[0] for word in words), result.stderr
+    assert names_in(data) == before
 
 
 def test_the_real_spectra(xlatent, shared_data, tmp_path):

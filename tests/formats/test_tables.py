@@ -178,3 +178,34 @@ def test_tables_that_cannot_be_used_are_one_sentence(tmp_path):
     }.items():
         with pytest.raises(ReadError, match=said):
             tables.read_columns(tmp_path / name)
+
+
+def test_a_stream_is_the_table(table, tmp_path, monkeypatch):
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr(tables, "_GROUP", 2)
+    parts = [tables.to_arrow(table[i : i + 1]) for i in (0, 1, 2)]
+    empty = tables.to_arrow(table[:0])
+    assert tables.write_stream(iter([empty, *parts, empty]), tmp_path / "stream.parquet") == 3
+    whole = pq.read_table(tables.write(table, tmp_path / "whole.parquet"))
+    stream = pq.read_table(tmp_path / "stream.parquet")
+    assert stream.schema.equals(whole.schema, check_metadata=True)
+    for name in whole.column_names:
+        assert str(stream.column(name).to_pylist()) == str(whole.column(name).to_pylist()), name
+    assert pq.read_metadata(tmp_path / "stream.parquet").num_row_groups == 2
+    back = tables.from_arrow(stream)
+    assert back.meta == table.meta and back.colnames == table.colnames
+
+
+def test_a_stream_without_rows_or_with_an_end_writes_nothing(table, tmp_path):
+    target = tmp_path / "t.parquet"
+    target.write_text("older")
+    assert tables.write_stream(iter([tables.to_arrow(table[:0])]), target) == 0
+
+    def broken():
+        yield tables.to_arrow(table)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        tables.write_stream(broken(), target)
+    assert target.read_text() == "older" and [p.name for p in tmp_path.iterdir()] == ["t.parquet"]

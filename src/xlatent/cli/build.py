@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from xlatent.cli import FAILED, USAGE, check_output, progress_bar, stop, tell, warnings_to
-from xlatent.cli.embed import BATCH, Failure, batches, in_order, reason_of, write_failures
+from xlatent.cli.embed import write_failures
+from xlatent.cli.tasks import Failure, batches, in_order, reason_of
 from xlatent.errors import ReadError, WriteError
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from xlatent.formats.inputs import Source
 
 LEFT_OUT = "left_out.csv"
+_BATCH = 16  # spectra that a worker takes at a time
 _TOLD = 10  # spectra left out that are named on the terminal; the file has them all
 _KEY = ("obsid", "obi", "region_id")
 
@@ -83,7 +85,7 @@ def build(
         waiting = [(key, source) for key, source in sources if key not in stored]
         n_done = n_stored = 0
         with progress_bar("spectra", len(waiting)) as advance:
-            for outcome in in_order(partial(_read, output), batches(waiting, BATCH), workers):
+            for outcome in in_order(partial(_read, output), batches(waiting, _BATCH), workers):
                 for rows in outcome.rows:
                     n_stored += rows.num_rows
                     writer.append(joined.with_columns(rows, identities))

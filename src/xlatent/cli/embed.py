@@ -2,35 +2,45 @@
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from enum import StrEnum
-from functools import cache, partial
-from itertools import islice
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xlatent.cli import FAILED, USAGE, check_output, progress_bar, stop, tell, warnings_to
-from xlatent.cli.summary import summarise
-from xlatent.errors import ReadError, WriteError, XlatentError
+from xlatent.cli import FAILED, USAGE, check_output, progress_bar, stop, tell
+from xlatent.cli.summary import MANY, summarise
+from xlatent.cli.tasks import (
+    Done,
+    Embedded,
+    Failure,
+    Rows,
+    Settings,
+    Task,
+    embed_part,
+    embed_task,
+    in_order,
+    rows_of,
+    settings_of,
+    tasks_for_parts,
+    tasks_for_table,
+)
+from xlatent.errors import ReadError, WriteError
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from xlatent.formats.inputs import Source
-    from xlatent.formats.store import Store
-    from xlatent.infer.embed import LatentModel
+    from xlatent.formats.parts import EmbeddingInfo
     from xlatent.latents import LatentTable
-    from xlatent.spectrum import Response, Spectrum
 
 TABLES = (".parquet", ".fits", ".vot", ".ecsv")
-BATCH = 16  # spectra at a time: what a worker takes, and what is in memory at once
 _PATIENCE = 2.0  # seconds before a progress bar is worth showing
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
+_DIGEST = ("counts", "cstat", "cstat_expected", "cstat_sigma", "flags")
 
 
 class Kind(StrEnum):
@@ -38,28 +48,6 @@ class Kind(StrEnum):
 
     GAUSSIAN = "gaussian"
     EXACT = "exact"
-
-
-class Failure(NamedTuple):
-    """A spectrum that was not embedded, and why."""
-
-    name: str
-    file: str
-    reason: str
-
-
-class Row(NamedTuple):
-    """A spectrum of a store."""
-
-    store: str
-    place: int
-
-
-class _Outcome(NamedTuple):
-    tables: "list[LatentTable]"
-    failures: list[Failure]
-    warnings: list[str]
-    n_sources: int
 
 
 def embed(
@@ -71,7 +59,14 @@ def embed(
             show_default=False,
         ),
     ],
-    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    output: Annotated[
+        str,
+        typer.Option(
+            help=f"Table to write ({', '.join(TABLES)}); or, ending with '/', a folder or URL for one Parquet part of "
+            "each shard: given again, the command does what is missing.",
+            show_default=False,
+        ),
+    ],
     refine: Annotated[bool, typer.Option(help="Go on from the encoder's proposal to the exact posterior.")] = True,
     posterior: Annotated[
         Kind, typer.Option(help="Normal distribution at the mode, or draws from the exact one (a second a spectrum).")
@@ -80,6 +75,10 @@ def embed(
         str | None, typer.Option(help="Name of a model or folder of a bundle; the shipped one if not given.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler (tcp://...), whose workers then do it; into a folder or URL."),
+    ] = None,
     failures: Annotated[
         Path | None, typer.Option(help="CSV file for the names, files and reasons of spectra that failed.")
     ] = None,
@@ -93,33 +92,53 @@ def embed(
 
     Exit status: 0 all spectra embedded; 1 some failed and the others were written; 2 nothing was done.
     """
-    check_output(output, TABLES)
+    folder = _is_folder(output)
+    if not folder:
+        if scheduler is not None:
+            raise WriteError(
+                f"--scheduler has workers write the parts of a folder or URL, and --output is {output}; end it with /"
+            )
+        check_output(Path(output), TABLES)
+    if scheduler is not None and workers > 1:
+        stop("--workers are processes here, and --scheduler has its own; leave one of them out", USAGE)
     if failures is not None:
         check_output(failures, (".csv",))
-    from xlatent.formats import tables
-
     options = {"arf": arf, "rmf": rmf, "background": background}
     given: dict[str, Any] = {key: file for key, file in options.items() if file is not None}
     try:
-        sources = _find(inputs, given)
+        found = _find(inputs, given)
     except ReadError as error:
         stop(error, USAGE)
-    table, failed = embed_sources(sources, model, refine=refine, posterior=posterior, workers=workers)
-    if table is not None:
-        tables.write(table, output)
-        summarise(table)
-        typer.echo(f"{len(table)} {'spectrum' if len(table) == 1 else 'spectra'} written to {output}")
+    settings = settings_of(model or _default_model(), refine, posterior)
+    if folder:
+        n_done, failed = _to_parts(found, settings, output, workers, scheduler)
+    else:
+        n_done, failed = _to_table(found, settings, Path(output), workers)
     if failures is not None:
         write_failures(failed, failures)
-    for failure in failed:
-        tell(f"failed: {failure.name}: {failure.reason}")
+    _tell_failures(failed)
     if failed:
-        written = "the others were written" if table is not None else f"{output} was not written"
-        stop(f"{len(failed)} of {len(failed) + len(table or ())} spectra could not be embedded; {written}", FAILED)
+        written = "the others were written" if n_done else f"{output} was not written"
+        stop(f"{len(failed)} of {len(failed) + n_done} spectra could not be embedded; {written}", FAILED)
 
 
-def _find(inputs: Sequence[str], given: dict[str, Any]) -> "list[Source | Row]":
-    """Spectra of files and stores, in the order of the inputs."""
+def _default_model() -> str:
+    from xlatent.bundle import DEFAULT_MODEL
+
+    return DEFAULT_MODEL
+
+
+def _is_folder(output: str) -> bool:
+    """Whether the output is a folder or URL for parts, as against one file."""
+    from xlatent.formats.parts import is_url
+
+    if is_url(output) and Path(output).suffix in TABLES:
+        raise WriteError(f"{output}: a table is written to a file here, and parts to a URL; leave the suffix away")
+    return output.endswith("/") or is_url(output) or Path(output).is_dir()
+
+
+def _find(inputs: Sequence[str], given: dict[str, Any]) -> "list[Source | Rows]":
+    """Files and shards of stores, in the order of the inputs."""
     from xlatent.formats.inputs import find
     from xlatent.formats.store import is_store
 
@@ -127,19 +146,20 @@ def _find(inputs: Sequence[str], given: dict[str, Any]) -> "list[Source | Row]":
         return [replace(source, **given) for source in find(inputs)]
     if given:
         raise ReadError(f"--{next(iter(given))} goes with files, and a store is among the inputs; leave it out")
-    found: list[Source | Row] = []
+    found: list[Source | Rows] = []
     for item in inputs:
         if is_store(item):
-            if not len(_opened(item)):
+            shards = rows_of(item)
+            if not shards:
                 raise ReadError(f"{item} should hold at least one spectrum, and it holds none; build it again")
-            found.extend(Row(item, place) for place in range(len(_opened(item))))
+            found.extend(shards)
         else:
             found.extend(find([item]))
     return found
 
 
 def embed_sources(
-    sources: "Sequence[Source | Row]",
+    found: "Sequence[Source | Rows]",
     model: str | None = None,
     *,
     refine: bool = True,
@@ -150,7 +170,8 @@ def embed_sources(
 
     Parameters
     ----------
-    sources : sequence of Source or Row
+    found : sequence of Source or Rows
+        Files, or rows of stores as `tasks.rows_of` gives them.
     model : str, optional
         Name or folder; the shipped model if not given.
     refine, posterior
@@ -171,170 +192,185 @@ def embed_sources(
     ParameterError
         If the model has no such posterior.
     """
-    from xlatent.bundle import DEFAULT_MODEL
+    import pyarrow as pa
 
-    model = model or DEFAULT_MODEL
-    # A model that is not there, or cannot do it, is told before anything is read.
-    _loaded(model).check_posterior(posterior, refine)
-    size = 1 if posterior == Kind.EXACT else BATCH
-    done: list[LatentTable] = []
+    from xlatent.formats.tables import from_arrow
+
     failed: list[Failure] = []
+    settings = settings_of(model or _default_model(), refine, posterior)
+    rows = pa.concat_tables(_rows(found, settings, workers, failed))
+    return (from_arrow(rows) if rows.num_rows else None), failed
+
+
+def _rows(
+    found: "Sequence[Source | Rows]", settings: Settings, workers: int, failed: list[Failure]
+) -> "Iterator[pa.Table]":
+    """Latents in the order of the sources, a task at a time."""
+    tasks = tasks_for_table(found, settings.posterior == Kind.EXACT, workers)
+    results = in_order(partial(embed_task, settings), tasks, workers)
+    with _followed(sum(task.size for task in tasks)) as follow:
+        for task, result in zip(tasks, results, strict=True):
+            failed.extend(result.failures)
+            follow(task, result)
+            yield result.rows
+
+
+def _to_table(
+    found: "Sequence[Source | Rows]", settings: Settings, output: Path, workers: int
+) -> tuple[int, list[Failure]]:
+    """Embed into one file and say what is in it."""
+    import pyarrow as pa
+    from astropy.table import Table
+
+    from xlatent.formats import tables
+
+    failed: list[Failure] = []
+    few: list[pa.Table] = []
+    digest: list[pa.Table] = []
+
+    def noted() -> "Iterator[pa.Table]":
+        """The rows, of which is kept what the terminal shows."""
+        n_rows = 0
+        for rows in _rows(found, settings, workers, failed):
+            n_rows += rows.num_rows
+            digest.append(rows.select(_DIGEST))
+            if n_rows <= MANY:
+                few.append(rows)
+            yield rows
+
+    if output.suffix == ".parquet":
+        n_rows = tables.write_stream(noted(), output)
+    else:
+        rows = pa.concat_tables(noted())
+        if n_rows := rows.num_rows:
+            tables.write(tables.from_arrow(rows), output)
+    if n_rows:
+        columns = pa.concat_tables(digest)
+        many: Any = Table({name: columns.column(name).to_numpy() for name in _DIGEST})
+        summarise(many if n_rows > MANY else tables.from_arrow(pa.concat_tables(few)))
+        typer.echo(f"{n_rows} {'spectrum' if n_rows == 1 else 'spectra'} written to {output}")
+    return n_rows, failed
+
+
+def _to_parts(
+    found: "Sequence[Source | Rows]", settings: Settings, output: str, workers: int, scheduler: str | None
+) -> tuple[int, list[Failure]]:
+    """Embed into a folder of parts, of which those that are there already are left alone."""
+    from xlatent.formats.parts import Parts, is_url
+
+    if not is_url(output):
+        output = str(Path(output).resolve())
+    # Workers elsewhere start from another folder.
+    found = [_absolute(one) for one in found]
+    tasks = tasks_for_parts(found, settings.posterior == Kind.EXACT)
+    parts = Parts(output)
+    parts.begin(_description(tasks, settings))
+    # A part without rows may be that of a shard which could not be read: it is tried again.
+    known = {file: there for file, there in parts.written(task.part for task in tasks).items() if there.rows}
+    failed = {file: [Failure(*failure) for failure in there.failures] for file, there in known.items()}
+    rows = {file: there.rows for file, there in known.items()}
+    waiting = [task for task in tasks if task.part not in known]
+    work = partial(embed_part, settings, output)
+    with _followed(sum(task.size for task in waiting)) as follow:
+        if scheduler is None:
+            results: Iterator[tuple[Task, Done]] = zip(waiting, in_order(work, waiting, workers), strict=True)
+        else:
+            from xlatent.cli.scheduler import on_cluster
+
+            results = on_cluster(scheduler, work, waiting, parts)
+        for task, done in results:
+            failed[task.part] = done.failures
+            if done.written:
+                rows[task.part] = done.n_rows
+            follow(task, done)
+    if absent := parts.missing(rows):
+        stop(
+            f"{len(absent)} parts were written, and {absent[0]} is not in {output}: the workers see another folder by "
+            "that name; give one that all share, or a URL",
+            FAILED,
+        )
+    if len(rows) == len(tasks):
+        parts.sweep()
+    n_done = sum(rows.values())
+    there_already = f" ({len(known)} of them were there already)" if known else ""
+    typer.echo(
+        f"{n_done} {'spectrum' if n_done == 1 else 'spectra'} in {len(rows)} of {len(tasks)} parts of {output}"
+        f"{there_already}"
+    )
+    return n_done, [failure for task in tasks for failure in failed[task.part]]
+
+
+def _absolute(one: "Source | Rows") -> "Source | Rows":
+    """The same wherever a worker was started."""
+    from xlatent.formats.fitsfile import is_none
+    from xlatent.formats.parts import is_url
+
+    if isinstance(one, Rows):
+        return one if is_url(one.store) else one._replace(store=str(Path(one.store).resolve()))
+    files = {key: getattr(one, key) for key in ("pha", "arf", "rmf", "background")}
+    there = {key: file if file is None or is_none(file) else file.absolute() for key, file in files.items()}
+    return replace(one, **there)
+
+
+def _description(tasks: Sequence[Task], settings: Settings) -> "EmbeddingInfo":
+    """What the folder says of itself; a command with another one is not its continuation."""
+    import hashlib
+
+    from xlatent.formats.parts import EmbeddingInfo, PartInfo
+
+    infos = []
+    for task in tasks:
+        if isinstance(task.of, Rows):
+            origin, digest = task.of.store, task.of.shard.sha256
+        else:
+            # Of files the names stand for them: to read them all would take as long as to embed them.
+            origin, digest = "files", hashlib.sha256(repr(task.of).encode()).hexdigest()
+        infos.append(PartInfo(file=task.part, input=origin, rows=task.size, sha256=digest))
+    return EmbeddingInfo(
+        software=settings.software,
+        model=settings.model,
+        model_sha256=settings.model_sha256,
+        refine=settings.refine,
+        posterior=settings.posterior,
+        parts=tuple(infos),
+    )
+
+
+@contextmanager
+def _followed(total: int) -> Iterator[Callable[[Task, Embedded | Done], None]]:
+    """Tell each warning once, and show progress where it takes long."""
     told: set[str] = set()
+    began = time.monotonic()
+    n_done = 0
+    advance: Callable[[int], None] | None = None
     with ExitStack() as open_bars:
-        advance, began = None, time.monotonic()
-        n_done = 0
-        for outcome in in_order(partial(_embed_chunk, model, refine, posterior), batches(sources, size), workers):
-            done.extend(outcome.tables)
-            failed.extend(outcome.failures)
-            for text in outcome.warnings:
+
+        def follow(task: Task, result: Embedded | Done) -> None:
+            nonlocal n_done, advance
+            for text in result.warnings:
                 if text not in told:
                     tell(f"warning: {text}")
-            told.update(outcome.warnings)
-            n_done += outcome.n_sources
+            told.update(result.warnings)
+            n_done += task.size
             if advance is None and time.monotonic() - began > _PATIENCE:
-                advance = open_bars.enter_context(progress_bar("spectra", len(sources)))
+                advance = open_bars.enter_context(progress_bar("spectra", total))
             if advance is not None:
                 advance(n_done)
-    return (_joined(done) if done else None), failed
+
+        yield follow
 
 
-def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Cut items into lists of some length; the last may be shorter."""
-    waiting = iter(items)
-    while batch := list(islice(waiting, size)):
-        yield batch
+def _tell_failures(failed: Sequence[Failure]) -> None:
+    """Say what failed, and why; what failed for one reason, such as the rows of a damaged shard, together."""
+    alike: dict[tuple[str, str], list[str]] = {}
+    for failure in failed:
+        alike.setdefault((failure.file, failure.reason), []).append(failure.name)
+    for (_, reason), names in alike.items():
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        tell(f"failed: {names[0]}{others}: {reason}")
 
 
-def in_order(work: Callable[[Item], Result], batches: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Results of some work on all batches, in order, from this process or from several; few are in memory at once."""
-    if workers == 1:
-        yield from map(work, batches)
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    # One thread each: the variables are read when a worker loads its libraries.
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_live_with_parent)
-    waiting: deque = deque()
-    try:
-        for batch in batches:
-            waiting.append(pool.submit(work, batch))
-            if len(waiting) >= 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        stop("a worker process died, perhaps for want of memory; use fewer --workers", FAILED)
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _live_with_parent() -> None:
-    """Leave interrupts to the parent process, and end when it is killed."""
-    import multiprocessing
-    import signal
-    from threading import Thread
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(FAILED)
-
-    Thread(target=follow, daemon=True).start()
-
-
-@cache
-def _loaded(model: str) -> "LatentModel":
-    """Load a model once in each process."""
-    from xlatent.infer.embed import load_model
-
-    return load_model(model, threads=1)
-
-
-@cache
-def _opened(store: str) -> "Store":
-    """Open a store once in each process."""
-    from xlatent.formats.store import open_store
-
-    return open_store(store)
-
-
-@cache
-def _nominal_response(year: int) -> "Response":
-    """Response that stands in where a file has none: ACIS, back-illuminated chip, on axis."""
-    from xlatent.simulate import acis
-
-    return acis.response("BI", float(year))
-
-
-def _embed_chunk(model: str, refine: bool, posterior: str, sources: "Sequence[Source | Row]") -> _Outcome:
-    """Read some spectra and embed those that could be read."""
-    from xlatent.formats import multimodal_universe
-    from xlatent.formats.ogip import read
-
-    spectra: list[Spectrum] = []
-    outcome = _Outcome([], [], [], len(sources))
-    with warnings_to(outcome.warnings.append):
-        for source in sources:
-            try:
-                if isinstance(source, Row):
-                    spectra.append(_opened(source.store)[source.place])
-                    continue
-                if source.pha.suffix in (".hdf5", ".h5"):
-                    # A model with a likelihood wants the groups as they are; others want a curve without holes.
-                    curve = not (refine and _loaded(model).info.probabilistic)
-                    spectra.extend(multimodal_universe.read(source.pha, _nominal_response, spread=curve))
-                    continue
-                found = read(source.pha, source.arf, source.rmf, source.background, source.name)
-                spectra.extend(found if isinstance(found, list) else [found])
-            except Exception as error:
-                name, file = (
-                    (f"row {source.place}", source.store) if isinstance(source, Row) else (source.name, source.pha)
-                )
-                outcome.failures.append(Failure(name, str(file), reason_of(error)))
-        _embed_all(_loaded(model), refine, posterior, spectra, outcome)
-    return outcome
-
-
-def _embed_all(
-    model: "LatentModel", refine: bool, posterior: str, spectra: "list[Spectrum]", outcome: _Outcome
-) -> None:
-    """Embed spectra together or, if one of them cannot be, each alone."""
-    try:
-        if spectra:
-            outcome.tables.append(model.embed(spectra, refine=refine, posterior=posterior))
-    except Exception as error:
-        if len(spectra) > 1:
-            for spectrum in spectra:
-                _embed_all(model, refine, posterior, [spectrum], outcome)
-        else:
-            file = str(spectra[0].meta.get("file", ""))
-            outcome.failures.append(Failure(spectra[0].name, file, reason_of(error)))
-
-
-def reason_of(error: Exception) -> str:
-    """What to say of an error: one sentence, also where the fault is ours."""
-    if isinstance(error, XlatentError):
-        return str(error)
-    text = " ".join(str(error).split())
-    return f"unexpected {type(error).__name__} ({text}), a fault of xlatent; please report it with the file"
-
-
-def _joined(parts: "list[LatentTable]") -> "LatentTable":
-    from astropy.table import vstack
-
-    from xlatent.latents import LatentTable
-
-    rows = vstack([part.to_astropy() for part in parts], metadata_conflicts="silent")
-    return LatentTable(rows, parts[0].meta)
-
-
-def write_failures(failures: list[Failure], path: Path) -> None:
+def write_failures(failures: Sequence[Failure], path: Path) -> None:
     """Write failures as CSV, whole or not at all."""
     import csv
 

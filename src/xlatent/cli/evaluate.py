@@ -184,7 +184,8 @@ def _from_store(path: str, model: str) -> "tuple[LatentTable, dict[str, Any], di
     import numpy as np
 
     from xlatent.bundle import shipped
-    from xlatent.cli.embed import Row, embed_sources
+    from xlatent.cli.embed import embed_sources
+    from xlatent.cli.tasks import rows_of
     from xlatent.formats.store import open_store
     from xlatent.formats.store_rows import SCHEMA
     from xlatent.infer.embed import load_model
@@ -193,8 +194,7 @@ def _from_store(path: str, model: str) -> "tuple[LatentTable, dict[str, Any], di
     from xlatent.science import evaluate as science
 
     store = open_store(path)
-    spectra = [Row(path, place) for place in range(len(store))]
-    found, failed = embed_sources(spectra, model)
+    found, failed = embed_sources(rows_of(path), model)
     if found is None:
         raise ReadError(f"{path}: no spectrum could be embedded, the first because {failed[0].reason}")
     extra = [name for name in store.schema.names if name not in SCHEMA.names and name != "input"]
@@ -216,7 +216,7 @@ def _from_store(path: str, model: str) -> "tuple[LatentTable, dict[str, Any], di
         background = np.stack([one["background"] for one in seen])
         baselines[science.PCA] = science.principal_components(counts, counts - background, found)
     if PAPER_MODEL in shipped():
-        theirs, _ = embed_sources([spectra[row] for row in rows], PAPER_MODEL)
+        theirs, _ = embed_sources(rows_of(path), PAPER_MODEL)
         if theirs is not None and list(theirs["name"]) == list(found["name"]):
             keyed = {name: theirs[name] for name in theirs.colnames}
             keyed |= {"source": found["source"]} if "source" in found.colnames else {}

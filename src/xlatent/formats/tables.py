@@ -5,8 +5,9 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from astropy.io import fits, votable
@@ -17,12 +18,17 @@ from astropy.utils.exceptions import AstropyWarning
 from xlatent.errors import ReadError, WriteError
 from xlatent.latents import META_KEYS, LatentTable
 
+if TYPE_CHECKING:
+    import pyarrow as pa
+
 # Where the origin of the latents stands in a FITS header, whose keywords have eight letters.
 _FITS_KEYWORDS = {"model": "XLMODEL", "model_sha256": "XLSHA256", "software": "CREATOR"}
 # The name of the origin in Parquet's schema metadata, the attributes of its columns in their fields' metadata.
 _PARQUET_PREFIX = "xlatent."
 # The value that means "missing" in whole-number columns of FITS and VOTable files; FITS wants it spelt out.
 _NULL = np.iinfo(np.int64).min
+# Rows of a row group where a Parquet file is written as they come: 30 MB in memory.
+_GROUP = 2**15
 
 
 def write(table: LatentTable, path: str | Path) -> Path:
@@ -48,12 +54,60 @@ def write(table: LatentTable, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise WriteError(f"{path}: cannot write a table with suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}")
+    with _whole(path) as unfinished:
+        _FORMATS[path.suffix][0](table, unfinished)
+    return path
+
+
+def write_stream(parts: "Iterable[pa.Table]", path: str | Path) -> int:
+    """Write latents as Parquet as they come, with few of them in memory; whole or not at all.
+
+    Parameters
+    ----------
+    parts : iterable of pyarrow.Table
+        Each from `to_arrow`, of one model.
+    path : str or Path
+        A ``.parquet`` file. It is as `write` makes it, but for the length of its row groups.
+
+    Returns
+    -------
+    int
+        Number of rows. If it is 0 nothing is written, and an older file stays.
+
+    Raises
+    ------
+    WriteError
+        If the folder is missing or not writable.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    filled = (part for part in parts if part.num_rows)
+    first = next(filled, None)
+    if first is None:
+        return 0
+    total, waiting, rows = 0, [first], first.num_rows
+    with _whole(Path(path)) as unfinished, pq.ParquetWriter(unfinished, first.schema) as writer:
+        for part in filled:
+            waiting.append(part)
+            rows += part.num_rows
+            if rows >= _GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                total, waiting, rows = total + rows, [], 0
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+    return total + rows
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write into, which takes the place of ``path`` if all goes well."""
     try:
         handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         unfinished = Path(name)
         try:
-            _FORMATS[path.suffix][0](table, unfinished)
+            yield unfinished
             # mkstemp gives a file only its owner reads; a table is for everybody the folder lets in.
             unfinished.chmod(0o666 & ~_umask())
             unfinished.replace(path)
@@ -61,7 +115,6 @@ def write(table: LatentTable, path: str | Path) -> Path:
             unfinished.unlink(missing_ok=True)
     except OSError as error:
         raise WriteError(f"{path}: cannot be written ({error.strerror or error}); is the folder there?") from error
-    return path
 
 
 def read(path: str | Path) -> LatentTable:
@@ -70,7 +123,7 @@ def read(path: str | Path) -> LatentTable:
     Parameters
     ----------
     path : str or Path
-        ``.parquet``, ``.fits``, ``.vot`` or ``.ecsv``.
+        ``.parquet``, ``.fits``, ``.vot`` or ``.ecsv``; or the folder or URL of an embedding in parts.
 
     Returns
     -------
@@ -80,11 +133,16 @@ def read(path: str | Path) -> LatentTable:
     Raises
     ------
     ReadError
-        If the suffix is another one, the file is missing or damaged, or it has no latents.
+        If the suffix is another one, the file is missing or damaged, or it has no latents; if parts are missing.
     """
-    path = Path(path)
-    with _reading(path, _FORMATS):
-        columns, meta = _FORMATS[path.suffix.lower()][1](path)
+    from xlatent.formats import parts
+
+    if parts.is_embedding(path):
+        columns, meta = _from_arrow(parts.read(path))
+    else:
+        path = Path(path)
+        with _reading(path, _FORMATS):
+            columns, meta = _FORMATS[path.suffix.lower()][1](path)
     if "z0" not in columns.colnames:
         found = ", ".join(columns.colnames[:8]) or "no columns"
         raise ReadError(f"{path}: expected a table of latents with columns z0 to z7, found {found}")
@@ -97,7 +155,7 @@ def read_columns(path: str | Path, needed: Iterable[str] = ()) -> Table:
     Parameters
     ----------
     path : str or Path
-        One of `CATALOGUES` by its suffix, in upper or lower case.
+        One of `CATALOGUES` by its suffix, in upper or lower case; or the folder or URL of an embedding in parts.
     needed : iterable of str
         Names that must be among its columns.
 
@@ -111,10 +169,15 @@ def read_columns(path: str | Path, needed: Iterable[str] = ()) -> Table:
     ReadError
         If the suffix is another one, the file is missing or damaged, lacks a column or has no rows.
     """
-    path = Path(path)
-    with _reading(path, CATALOGUES), warnings.catch_warnings():
-        warnings.simplefilter("ignore", AstropyWarning)  # on units and other habits of those who made the file
-        table = CATALOGUES[path.suffix.lower()](path)
+    from xlatent.formats import parts
+
+    if parts.is_embedding(path):
+        table = _from_arrow(parts.read(path))[0]
+    else:
+        path = Path(path)
+        with _reading(path, CATALOGUES), warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)  # on units and other habits of those who made the file
+            table = CATALOGUES[path.suffix.lower()](path)
     table.convert_bytestring_to_unicode()
     if absent := [name for name in needed if name not in table.colnames]:
         found = ", ".join(table.colnames[:8]) or "none"
@@ -148,27 +211,49 @@ def _umask() -> int:
     return mask
 
 
-def _write_parquet(table: LatentTable, path: Path) -> None:
+def to_arrow(table: LatentTable) -> "pa.Table":
+    """Turn latents into what a Parquet file of them holds: columns with units, UCDs and descriptions, and origin."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     fields, arrays = [], []
-    columns = table.to_astropy()
-    for name in columns.colnames:
-        column = columns[name]
-        array = pa.array(np.asarray(column), mask=np.ma.getmaskarray(column))
-        attributes = {"unit": column.unit, "ucd": column.meta.get("ucd"), "description": column.description}
-        known = {key: str(value) for key, value in attributes.items() if value is not None}
-        fields.append(pa.field(name, array.type, metadata=known))
+    for name in table.colnames:
+        column = table[name]
+        mask = np.ma.getmaskarray(column) if isinstance(column, MaskedColumn) else None
+        array = pa.array(np.asarray(column), mask=mask)
+        fields.append(_field(name, array.type, column.unit, column.meta.get("ucd"), column.description))
         arrays.append(array)
     schema = pa.schema(fields, metadata={f"{_PARQUET_PREFIX}{key}": value for key, value in table.meta.items()})
-    pq.write_table(pa.Table.from_arrays(arrays, schema=schema), path)
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+@cache
+def _field(name: str, kind: "pa.DataType", unit: Any, ucd: Any, description: Any) -> "pa.Field":
+    """Type and attributes of a column of a Parquet file; the text of a unit takes longer than its numbers."""
+    import pyarrow as pa
+
+    attributes = {"unit": unit, "ucd": ucd, "description": description}
+    return pa.field(name, kind, metadata={key: str(value) for key, value in attributes.items() if value is not None})
+
+
+def from_arrow(stored: "pa.Table") -> LatentTable:
+    """Turn back what `to_arrow` made."""
+    columns, meta = _from_arrow(stored)
+    return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta[key]})
+
+
+def _write_parquet(table: LatentTable, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(to_arrow(table), path)
 
 
 def _read_parquet(path: Path) -> tuple[Table, dict[str, str]]:
     import pyarrow.parquet as pq
 
-    stored = pq.read_table(path)
+    return _from_arrow(pq.read_table(path))
+
+
+def _from_arrow(stored: "pa.Table") -> tuple[Table, dict[str, str]]:
     table = Table()
     for field, chunks in zip(stored.schema, stored.columns, strict=True):
         attributes = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
