@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from xlatent.errors import ModelError
+from xlatent.errors import ModelError, ParameterError
 from xlatent.grid import ModelGrid
 
 INFO = "bundle.json"
@@ -45,6 +45,27 @@ class BundleInfo(BaseModel):
     def probabilistic(self) -> bool:
         """Whether the latents have a posterior; the ``paper`` preset's are points."""
         return bool(self.preset["loss"] == "poisson")
+
+    def check_posterior(self, posterior: str, refine: bool) -> None:
+        """Make sure that the model can give a kind of posterior.
+
+        Parameters
+        ----------
+        posterior : str
+            ``"gaussian"`` or ``"exact"``.
+        refine : bool
+
+        Raises
+        ------
+        ParameterError
+            If the posterior is neither, or is to be exact where there is none: not refined, or of a model of points.
+        """
+        if posterior not in ("gaussian", "exact"):
+            raise ParameterError(f"posterior is 'gaussian' or 'exact', found {posterior!r}")
+        if posterior == "exact" and not refine:
+            raise ParameterError("draws from the exact posterior start from the refined one; leave refinement on")
+        if posterior == "exact" and not self.probabilistic:
+            raise ParameterError(f"the latents of model {self.name!r} are points without a posterior to draw from")
 
     @property
     def beta(self) -> float:

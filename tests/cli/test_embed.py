@@ -203,7 +203,7 @@ def test_parts_make_up_the_table(xlatent, store, tmp_path):
     result = xlatent("embed", store, "--no-refine", "--output", f"{folder}/")
     assert result.exit_code == 0, result.stderr
     assert result.stdout == f"40 spectra in 3 of 3 parts of {folder}\n"
-    assert names_in(folder) == ["embedding.json", *PARTS]
+    assert names_in(folder) == ["_embedding.json", *PARTS]
     assert xlatent("embed", store, "--no-refine", "--output", output).exit_code == 0
     one, parts = pq.read_table(output), parts_of(folder)
     assert parts.schema.equals(one.schema, check_metadata=True)
@@ -226,9 +226,9 @@ def test_given_again_it_does_what_is_missing(xlatent, store, tmp_path):
     result = xlatent(*command)
     assert result.exit_code == 0 and "(1 of them were there already)" in result.stdout
     after = times_of(folder)
-    assert sorted(name for name in before if before[name] == after[name]) == ["embedding.json", PARTS[0]]
+    assert sorted(name for name in before if before[name] == after[name]) == ["_embedding.json", PARTS[0]]
     np.testing.assert_array_equal(tables.read(folder).z, table.z)
-    assert names_in(folder) == ["embedding.json", *PARTS]
+    assert names_in(folder) == ["_embedding.json", *PARTS]
 
 
 def test_another_run_is_refused(xlatent, store, drawers, tmp_path):
@@ -253,7 +253,7 @@ def test_failures_of_parts_are_told_again(xlatent, data, tmp_path):
         assert result.exit_code == 1 and "failed: two: " in result.stderr
         told.append((failures.read_text(), result.stderr, times_of(folder)))
     assert told[0] == told[1] and "gone.pha" in told[0][0]
-    assert names_in(folder) == ["embedding.json", "files-00000.parquet"]
+    assert names_in(folder) == ["_embedding.json", "files-00000.parquet"]
 
 
 def test_a_shard_that_is_mended_is_tried_again(xlatent, store, tmp_path):
@@ -282,7 +282,7 @@ def test_several_inputs_and_a_place_elsewhere(xlatent, store, drawers, tmp_path)
         memory = fsspec.filesystem("memory")
         found = sorted(name.rpartition("/")[2] for name in memory.ls("/embedded/here", detail=False))
         of_stores = [f"{prefix}{name}" for prefix in ("0-store-", "1-store-") for name in PARTS]
-        assert found == sorted(["embedding.json", "files-00000.parquet", *of_stores])
+        assert found == sorted(["_embedding.json", "files-00000.parquet", *of_stores])
         names = [f"s{i}" for i in range(40)]
         assert list(table["name"]) == [*names, "bright", "empty", "faint", *names]
         assert xlatent("embed", store, "--output", "nowhere://x").exit_code == 2

@@ -70,7 +70,7 @@ def test_what_was_begun_is_gone_on_with(parts):
         ("{", "does not describe an embedding"),
         (json.dumps({"version": 2}), "written by a newer xlatent"),
         (DESCRIPTION.model_dump_json().replace("b.parquet", "../b.parquet"), "parts.0.file"),
-        (None, "should hold an embedding.json"),
+        (None, "should hold an _embedding.json"),
     ],
 )
 def test_a_bad_description_is_told(tmp_path, content, words):

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from xlatent.infer.embed import LatentModel
     from xlatent.spectrum import Response, Spectrum
 
-# Spectra embedded side by side; in single precision a latent depends in its last digits on how many those are, so that
-# neither a number of workers nor a kind of output changes it.
+# Spectra of a store embedded side by side; in single precision a latent depends in its last digits on how many those
+# are, so that neither a number of workers nor a kind of output changes it.
 TOGETHER = 128
 _FEW, _MANY = 32, 64  # the same of files, whose responses are in memory too
 _FILES_IN_PART = 1024
@@ -65,7 +65,7 @@ class Task(NamedTuple):
     """Some rows of a store, or files ``together`` at a time; ``part`` is the file in which they end."""
 
     of: "Rows | tuple[Source, ...]"
-    together: int = TOGETHER
+    together: int = 1
     part: str = ""
 
     @property
@@ -92,7 +92,7 @@ class Done(NamedTuple):
 
 
 def settings_of(model: str, refine: bool, posterior: str) -> Settings:
-    """Load a model and make sure that it can do what is asked.
+    """Make sure that there is such a model, whole, and that it can do what is asked.
 
     Raises
     ------
@@ -104,9 +104,9 @@ def settings_of(model: str, refine: bool, posterior: str) -> Settings:
     from xlatent.bundle import INFO, locate, read_info
 
     name = str(Path(model).resolve()) if (Path(model) / INFO).is_file() else model
-    settings = Settings(name, read_info(locate(name)).fingerprint, _software(), refine, str(posterior))
-    _loaded(name, settings.model_sha256).check_posterior(settings.posterior, refine)
-    return settings
+    info = read_info(locate(model))
+    info.check_posterior(str(posterior), refine)
+    return Settings(name, info.fingerprint, _software(), refine, str(posterior))
 
 
 def rows_of(store: str) -> list[Rows]:
@@ -209,8 +209,8 @@ def embed_task(settings: Settings, task: Task) -> Embedded:
         model = _loaded(settings.model, settings.model_sha256)
         rows: list[pa.Table] = []
         for spectra in _groups(settings, task, failures):
-            for some in batches(spectra, TOGETHER):
-                rows.extend(_embedded(model, settings, some, failures))
+            if spectra:
+                rows.extend(_embedded(model, settings, spectra, failures))
         return Embedded(pa.concat_tables(rows or [to_arrow(model.embed([]))]), failures, told)
 
 
@@ -240,7 +240,7 @@ def all_failed(task: Task, reason: str) -> list[Failure]:
 
 
 def _groups(settings: Settings, task: Task, failures: list[Failure]) -> "Iterator[list[Spectrum]]":
-    """Spectra that could be read, as many as are embedded together."""
+    """Spectra that could be read: those of files, whose responses are in memory too, a few at a time."""
     if not isinstance(task.of, Rows):
         for sources in batches(task.of, task.together):
             found: list[Spectrum] = []
@@ -256,14 +256,13 @@ def _groups(settings: Settings, task: Task, failures: list[Failure]) -> "Iterato
     except Exception as error:
         failures.extend(all_failed(task, reason_of(error)))
         return
-    for begin in range(task.of.begin, task.of.stop, task.together):
-        spectra: list[Spectrum] = []
-        for row in range(begin, min(begin + task.together, task.of.stop)):
-            try:
-                spectra.append(stored[row])
-            except Exception as error:
-                failures.append(Failure(f"row {task.of.first + row}", task.of.store, reason_of(error)))
-        yield spectra
+    spectra: list[Spectrum] = []
+    for row in range(task.of.begin, task.of.stop):
+        try:
+            spectra.append(stored[row])
+        except Exception as error:
+            failures.append(Failure(f"row {task.of.first + row}", task.of.store, reason_of(error)))
+    yield spectra
 
 
 def _read(settings: Settings, source: "Source") -> "list[Spectrum]":

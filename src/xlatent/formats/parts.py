@@ -14,14 +14,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from xlatent.errors import ReadError, WriteError
 
-INFO = "embedding.json"
+INFO = "_embedding.json"  # readers of Parquet pass over names that begin so
 VERSION = 1
 _FAILURES = b"xlatent.failures"
 _AT_ONCE = 16  # parts asked for side by side: an object store takes its time for each
 
 
 class PartInfo(BaseModel):
-    """What ``embedding.json`` says of a part: its file, and what is embedded in it."""
+    """What ``_embedding.json`` says of a part: its file, and what is embedded in it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +32,7 @@ class PartInfo(BaseModel):
 
 
 class EmbeddingInfo(BaseModel):
-    """What ``embedding.json`` says of an embedding; parts are in the order of its rows."""
+    """What ``_embedding.json`` says of an embedding; parts are in the order of its rows."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -59,7 +59,7 @@ def is_url(path: str | Path) -> bool:
 
 
 def is_embedding(path: str | Path) -> bool:
-    """Tell whether a path is that of an embedding in parts: a folder with an ``embedding.json``, or any URL."""
+    """Tell whether a path is that of an embedding in parts: a folder with an ``_embedding.json``, or any URL."""
     return is_url(path) or (Path(path) / INFO).is_file()
 
 

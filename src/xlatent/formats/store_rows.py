@@ -234,7 +234,7 @@ class Responses:
         Bytes of matrices and areas to keep.
     """
 
-    def __init__(self, load: Callable[[str], pa.Table], budget: int = 512 * 2**20) -> None:
+    def __init__(self, load: Callable[[str], pa.Table], budget: int = 128 * 2**20) -> None:
         self._load = load
         self._budget = budget
         # By matrix: a response without area, and those made of it by key and meta.

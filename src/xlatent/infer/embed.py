@@ -11,7 +11,6 @@ from jaxtyping import Bool, Float
 from scipy.special import chdtri
 
 from xlatent.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
-from xlatent.errors import ParameterError
 from xlatent.infer.encode import Observation, encode, prepare
 from xlatent.infer.model_error import FILE, ModelErrors
 from xlatent.infer.quantities import LEVELS, Draws, drawn_fluxes, posterior_draws, quantiles, quantities
@@ -158,7 +157,7 @@ class LatentModel:
         ResponseError
             If a spectrum has no usable response.
         """
-        self.check_posterior(posterior, refine)
+        self.info.check_posterior(posterior, refine)
         size = 1 if posterior == "exact" else _CHUNK
         listed = [spectra] if isinstance(spectra, Spectrum) else list(spectra)
         parts: list[dict[str, np.ndarray]] = []
@@ -192,7 +191,7 @@ class LatentModel:
         ParameterError, ResponseError
             As in `embed`.
         """
-        self.check_posterior(posterior, refine)
+        self.info.check_posterior(posterior, refine)
         observation = prepare(spectrum, self.grid)
         fitted = self._posterior([observation], refine)
         described, draws, ess = self._draw([observation], fitted, posterior)
@@ -214,21 +213,6 @@ class LatentModel:
             photons_hi=density[2],
             table=LatentTable(row, {"model": self.info.name, "model_sha256": self.info.fingerprint}),
         )
-
-    def check_posterior(self, posterior: str, refine: bool) -> None:
-        """Make sure that this model can give a kind of posterior.
-
-        Raises
-        ------
-        ParameterError
-            As in `embed`.
-        """
-        if posterior not in ("gaussian", "exact"):
-            raise ParameterError(f"posterior is 'gaussian' or 'exact', found {posterior!r}")
-        if posterior == "exact" and not refine:
-            raise ParameterError("draws from the exact posterior start from the refined one; leave refinement on")
-        if posterior == "exact" and not self.info.probabilistic:
-            raise ParameterError(f"the latents of model {self.info.name!r} are points without a posterior to draw from")
 
     def _draw(
         self, observations: list[Observation], fitted: Posterior, kind: str
