@@ -4,7 +4,9 @@ import io
 import signal
 import subprocess
 import sys
+import sysconfig
 import time
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,6 +23,7 @@ from xlatent.latents import LatentTable
 pytest.importorskip("hats_import")
 # What LSDB and nested-pandas do that the pandas of the day deprecates, and a socket that distributed leaves.
 pytestmark = [
+    pytest.mark.cluster,
     pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
     pytest.mark.filterwarnings("ignore:The 'mode.chained_assignment' option:DeprecationWarning"),
     pytest.mark.filterwarnings("ignore:The inplace keyword in NestedFrame:DeprecationWarning"),
@@ -231,3 +234,15 @@ def test_interrupted_writing_leaves_nothing(detections, tmp_path):
     writer.send_signal(signal.SIGINT)
     assert "KeyboardInterrupt" in writer.communicate(timeout=60)[1]
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_the_command(shared_data, tmp_path, lsdb):
+    source = shared_data / "spectra" / "manifest.csv"
+    xlatent = str(Path(sysconfig.get_path("scripts")) / "xlatent")
+    command = [xlatent, "embed", str(source), "--format", "hats", "--output", str(tmp_path / "mine")]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr and "position" in done.stderr
+    assert len(lsdb.open_catalog(tmp_path / "mine").compute()) == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 2 and "is there already" in again.stderr

@@ -1,6 +1,7 @@
 """``xlatent embed``: spectra in, a table of latents out; one that fails does not stop the others."""
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xlatent.cli import FAILED, USAGE, check_output, progress_bar, stop, tell
-from xlatent.cli.summary import MANY, summarise
+from xlatent.cli import FAILED, USAGE, check_output, progress_bar, stop, tell, warnings_to
+from xlatent.cli.summary import COUNTED, MANY, SHOWN, summarise
 from xlatent.cli.tasks import (
     Done,
     Embedded,
@@ -40,7 +41,12 @@ if TYPE_CHECKING:
 
 TABLES = (".parquet", ".fits", ".vot", ".ecsv")
 _PATIENCE = 2.0  # seconds before a progress bar is worth showing
-_DIGEST = ("counts", "cstat", "cstat_expected", "cstat_sigma", "flags")
+
+
+class Format(StrEnum):
+    """Of a folder, other than the parts that workers write."""
+
+    HATS = "hats"
 
 
 class Kind(StrEnum):
@@ -67,6 +73,10 @@ def embed(
             show_default=False,
         ),
     ],
+    layout: Annotated[
+        Format | None,
+        typer.Option("--format", help="hats: the folder becomes a HATS catalogue, which LSDB cross-matches."),
+    ] = None,
     refine: Annotated[bool, typer.Option(help="Go on from the encoder's proposal to the exact posterior.")] = True,
     posterior: Annotated[
         Kind, typer.Option(help="Normal distribution at the mode, or draws from the exact one (a second a spectrum).")
@@ -92,7 +102,11 @@ def embed(
 
     Exit status: 0 all spectra embedded; 1 some failed and the others were written; 2 nothing was done.
     """
-    folder = _is_folder(output)
+    if layout is not None:
+        from xlatent.formats import hats
+
+        hats.check(output)
+    folder = layout is not None or _is_folder(output)
     if not folder:
         if scheduler is not None:
             raise WriteError(
@@ -110,7 +124,9 @@ def embed(
     except ReadError as error:
         stop(error, USAGE)
     settings = settings_of(model or _default_model(), refine, posterior)
-    if folder:
+    if layout is not None:
+        n_done, failed = _to_hats(found, settings, Path(output), workers, scheduler)
+    elif folder:
         n_done, failed = _to_parts(found, settings, output, workers, scheduler)
     else:
         n_done, failed = _to_table(found, settings, Path(output), workers)
@@ -220,22 +236,21 @@ def _to_table(
 ) -> tuple[int, list[Failure]]:
     """Embed into one file and say what is in it."""
     import pyarrow as pa
-    from astropy.table import Table
 
     from xlatent.formats import tables
 
     failed: list[Failure] = []
     few: list[pa.Table] = []
-    digest: list[pa.Table] = []
+    many: list[pa.Table] = []
 
     def noted() -> "Iterator[pa.Table]":
         """The rows, of which is kept what the terminal shows."""
         n_rows = 0
         for rows in _rows(found, settings, workers, failed):
             n_rows += rows.num_rows
-            digest.append(rows.select(_DIGEST))
+            many.append(rows.select(COUNTED))
             if n_rows <= MANY:
-                few.append(rows)
+                few.append(rows.select(SHOWN))
             yield rows
 
     if output.suffix == ".parquet":
@@ -245,11 +260,19 @@ def _to_table(
         if n_rows := rows.num_rows:
             tables.write(tables.from_arrow(rows), output)
     if n_rows:
-        columns = pa.concat_tables(digest)
-        many: Any = Table({name: columns.column(name).to_numpy() for name in _DIGEST})
-        summarise(many if n_rows > MANY else tables.from_arrow(pa.concat_tables(few)))
+        if n_rows > MANY:
+            summarise({name: column.to_numpy() for name, column in _by_name(many)})
+        else:
+            summarise({name: column.to_pylist() for name, column in _by_name(few)})
         typer.echo(f"{n_rows} {'spectrum' if n_rows == 1 else 'spectra'} written to {output}")
     return n_rows, failed
+
+
+def _by_name(parts: "list[pa.Table]") -> "Iterator[tuple[str, pa.ChunkedArray]]":
+    import pyarrow as pa
+
+    rows = pa.concat_tables(parts)
+    return zip(rows.column_names, rows.columns, strict=True)
 
 
 def _to_parts(
@@ -298,6 +321,24 @@ def _to_parts(
         f"{there_already}"
     )
     return n_done, [failure for task in tasks for failure in failed[task.part]]
+
+
+def _to_hats(
+    found: "Sequence[Source | Rows]", settings: Settings, output: Path, workers: int, scheduler: str | None
+) -> tuple[int, list[Failure]]:
+    """Embed into parts, and make a HATS catalogue of them; if that fails, the parts are still there."""
+    import shutil
+
+    from xlatent.formats import hats
+
+    parts = output.with_name(f"{output.name}.parts")
+    n_done, failed = _to_parts(found, settings, f"{parts}/", workers, scheduler)
+    if n_done:
+        with warnings_to(lambda text: tell(f"warning: {text}")):
+            hats.write(parts, output, progress=sys.stderr.isatty())
+        shutil.rmtree(parts)
+        typer.echo(f"HATS catalogue written to {output}")
+    return n_done, failed
 
 
 def _absolute(one: "Source | Rows") -> "Source | Rows":
