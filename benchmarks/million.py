@@ -28,15 +28,16 @@ _SOURCES, _RESPONSES = 4096, 32
 _AREA = 20.0  # background region over source region
 
 
-def build(folder: Path, n: int, seed: int = 0) -> float:
+def build(folder: Path, n: int, seed: int = 0, even: bool = False) -> float:
     """Write a store of simulated ACIS detections; gives its rows a second.
 
-    Sources of the training population in a few dozen responses, 20 to 20,000 counts each; each is drawn many times,
-    always with other counts.
+    Sources of the training population in a few dozen responses; each is drawn many times, always with other counts.
+    Their number above a number of counts falls as its inverse from 10 on, as in a catalogue, where half have fewer than
+    20; or ``even`` in its logarithm from 20 to 20,000.
     """
     began = time.perf_counter()
     rng = np.random.default_rng(seed)
-    on, off, spectra = _sources()
+    on, off, spectra = _sources(even)
     with Writer(folder) as writer:
         templates = encode(spectra[:n], folder)
         for begin in range(0, n, SHARD_ROWS):
@@ -53,7 +54,7 @@ def build(folder: Path, n: int, seed: int = 0) -> float:
 
 
 @cache
-def _sources() -> tuple[np.ndarray, np.ndarray, list[Spectrum]]:
+def _sources(even: bool) -> tuple[np.ndarray, np.ndarray, list[Spectrum]]:
     """Expected counts of sources and of their backgrounds [n, n_chan], and the spectra without their counts."""
     rng = np.random.default_rng(1)
     on, off, rows = [], [], []
@@ -65,7 +66,8 @@ def _sources() -> tuple[np.ndarray, np.ndarray, list[Spectrum]]:
             np.append(response.energy_lo, response.energy_hi[-1]), {key: value[some] for key, value in sources.items()}
         )
         in_band = (response.chan_hi > 0.5) & (response.chan_lo < 8.0)
-        counts = 10 ** rng.uniform(1.3, 4.3, (len(some), 1))
+        share = rng.random((len(some), 1))
+        counts = 20.0 * 1000.0**share if even else np.minimum(10.0 / share, 1e5)
         folded = response.fold(photons)
         folded *= counts / folded[:, in_band].sum(axis=1, keepdims=True)
         particles = particle_background(np.append(response.chan_lo, response.chan_hi[-1])).mean(axis=0)

@@ -25,6 +25,7 @@ from xlatent.cli.tasks import (
     embed_part,
     embed_task,
     in_order,
+    one_thread_each,
     rows_of,
     settings_of,
     tasks_for_parts,
@@ -102,6 +103,7 @@ def embed(
 
     Exit status: 0 all spectra embedded; 1 some failed and the others were written; 2 nothing was done.
     """
+    one_thread_each()
     if layout is not None:
         from xlatent.formats import hats
 

@@ -353,6 +353,14 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
+def one_thread_each() -> None:
+    """Keep linear algebra to one thread in each process: on matrices as small as these, two wait for each other.
+
+    The variables are read when the libraries are loaded.
+    """
+    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
+
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
     """Results of some work on all items, in order, from this process or from several; few are in memory at once."""
     if workers == 1:
@@ -362,8 +370,7 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    # One thread each: the variables are read when a worker loads its libraries.
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    one_thread_each()
     pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_live_with_parent)
     waiting: deque = deque()
     try:
