@@ -26,7 +26,7 @@ LEAST = {"with refinement": 1500, "without": 4000}  # spectra a second, of two p
 def run(quick: bool = False) -> dict[str, Any]:
     """Embed two stores of each kind by one process and by two: a spectrum costs what the larger one takes longer."""
     sizes = {NATIVE: (64, 320)} if quick else {
-        NATIVE: (2048, 8192), EVEN: (1024, 4096), GRID: (2048, 8192), OWN: (512, 2048),
+        NATIVE: (1024, 5120), EVEN: (512, 2048), GRID: (1024, 5120), OWN: (512, 2048),
     }  # fmt: skip
     makers = {NATIVE: million.build, EVEN: partial(million.build, even=True), GRID: on_grid, OWN: own_areas}
     rates: dict[str, list[float]] = {}
