@@ -110,11 +110,10 @@ class ModelGrid:
     ) -> Float[np.ndarray, "n_energy n_chan"]:
         """Sum the selected native channels of `native` into detector bins."""
         bins = self.channel_bins(response)[mask]
-        begins = np.flatnonzero(np.diff(bins, prepend=-2))  # of runs of neighbours in one bin
-        summed = np.zeros((self.n_chan + 1, len(matrix)))  # outside the grid is bin -1
-        if len(begins):
-            np.add.at(summed, bins[begins], np.add.reduceat(matrix, begins, axis=1).T)
-        return summed[:-1].T
+        inside = bins >= 0
+        begins = np.concatenate([[0], np.cumsum(inside)])
+        gather = scipy.sparse.csr_array((np.ones(begins[-1]), bins[inside], begins), shape=(len(bins), self.n_chan))
+        return np.asarray(matrix @ gather)
 
     def project(
         self, response: Response, mask: Bool[np.ndarray, "n_chan_native"] | None = None

@@ -1,7 +1,7 @@
 """The table of latents: one row a spectrum, and the one place that says what its columns are."""
 
 from collections.abc import Iterator, Mapping
-from functools import cache
+from functools import cache, cached_property
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -113,10 +113,10 @@ class LatentTable:
         n_rows = next(iter(lengths.values()), 0)
         if unknown := set(meta or {}) - set(META_KEYS):
             raise ParameterError(f"unknown meta {sorted(unknown)}: a latent table takes {', '.join(META_KEYS)}")
-        known = {info.name: _schema_column(info, given.pop(info.name, None), n_rows) for info in COLUMNS}
-        self._table = Table(known, copy=False)
+        self._known = {info.name: _values(info, given.pop(info.name, None), n_rows) for info in COLUMNS}
+        self._more = Table()
         for name, value in given.items():
-            self._table[name] = value
+            self._more[name] = value
         self.meta: dict[str, str] = {key: str(value) for key, value in (meta or {}).items()}
 
     @classmethod
@@ -132,6 +132,14 @@ class LatentTable:
         latent |= {f"z{i}_err": np.sqrt(covariance[:, i, i]) for i in range(N_LATENTS)}
         latent |= {f"z{i}_z{j}_cov": covariance[:, i, j] for i, j in combinations(range(N_LATENTS), 2)}
         return cls(latent | dict(columns), meta)
+
+    @cached_property
+    def _table(self) -> Table:
+        """All columns with their attributes, which take longer to make than what is in them."""
+        table = Table({info.name: _column(info, self._known[info.name]) for info in COLUMNS}, copy=False)
+        for name in self._more.colnames:
+            table[name] = self._more[name]
+        return table
 
     @property
     def z(self) -> Float[np.ndarray, "n 8"]:
@@ -155,7 +163,7 @@ class LatentTable:
     @property
     def colnames(self) -> list[str]:
         """Names of all columns, in order."""
-        return list(self._table.colnames)
+        return [*self._known, *self._more.colnames]
 
     def to_astropy(self) -> Table:
         """Copy as an astropy Table, with units, descriptions, UCDs (``column.meta["ucd"]``) and ``meta``."""
@@ -164,12 +172,12 @@ class LatentTable:
         return table
 
     def __len__(self) -> int:
-        return len(self._table)
+        return len(self._known["name"])
 
     def __getitem__(self, key: Any) -> Any:
         """A column by its name; or, by a slice, a mask or a list of row numbers, a table of those rows."""
         if isinstance(key, str):
-            if key not in self._table.colnames:
+            if key not in self.colnames:
                 raise KeyError(f"no column {key!r} in this latent table; its columns are {', '.join(self.colnames)}")
             return self._table[key]
         if isinstance(key, int | np.integer):
@@ -187,11 +195,11 @@ class LatentTable:
         return "\n".join([head, *shown.pformat(max_lines=14, max_width=-1, show_unit=False)])
 
     def _stack(self, names: list[str]) -> Float[np.ndarray, "n m"]:
-        return np.stack([np.asarray(self._table[name]) for name in names], axis=1)
+        return np.stack([self._known[name] for name in names], axis=1)
 
 
-def _schema_column(info: ColumnInfo, value: Any, n_rows: int) -> Column | MaskedColumn:
-    """A column of the schema from whatever was given for it, missing values included."""
+def _values(info: ColumnInfo, value: Any, n_rows: int) -> np.ndarray:
+    """Values of a column of the schema from whatever was given for it; whole numbers that are missing are masked."""
     if value is None:
         value = [None] * n_rows
     if unit := str(getattr(value, "unit", None) or ""):
@@ -208,10 +216,12 @@ def _schema_column(info: ColumnInfo, value: Any, n_rows: int) -> Column | Masked
         raise ParameterError(f"column {info.name} of a latent table: {error}") from error
     if data.shape != (n_rows,):
         raise ParameterError(f"column {info.name} of a latent table takes one value a row, found shape {data.shape}")
+    return np.ma.array(data, mask=missing) if info.dtype is int else data
+
+
+def _column(info: ColumnInfo, values: np.ndarray) -> Column | MaskedColumn:
     attributes = {"unit": _unit(info.unit), "description": info.description, "meta": {"ucd": info.ucd}}
-    if info.dtype is int:
-        return MaskedColumn(data, mask=missing, **attributes)
-    return Column(data, **attributes)
+    return (MaskedColumn if info.dtype is int else Column)(values, copy=False, **attributes)
 
 
 @cache

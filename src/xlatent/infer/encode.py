@@ -92,9 +92,10 @@ def _project(
     return known[key]
 
 
-# Redistributions that several responses share: their selected channels, and behind these the detector bins, as dense
-# arrays once there is a second response.
-_shared: dict[tuple[ModelGrid, int, bytes], Float[np.ndarray, "n_energy_native n"] | None] = {}
+# Redistributions that many responses share: how many did so far or, from some on, their selected channels and behind
+# these the detector bins as dense arrays, which take as long to make as three responses save.
+_MANY = 4
+_shared: dict[tuple[ModelGrid, int, bytes], int | Float[np.ndarray, "n_energy_native n"]] = {}
 
 
 def _native(
@@ -104,12 +105,13 @@ def _native(
     matrix = response.redistribution
     key = (grid, id(matrix), mask.tobytes())
     if key not in _shared:
-        _shared[key] = None
         weakref.finalize(matrix, _shared.pop, key, None)
-        area = grid.native(response, mask)
-        return area, grid.rebin(area, response, mask)
-    both = _shared[key]
-    if both is None:
+    both = _shared.get(key, 0)
+    if isinstance(both, int):
+        _shared[key] = both + 1
+        if both < _MANY:
+            area = grid.native(response, mask)
+            return area, grid.rebin(area, response, mask)
         dense = matrix[:, np.flatnonzero(mask)].toarray()
         both = _shared[key] = np.hstack([dense, grid.rebin(dense, response, mask)])
     found = grid.overlap(response) @ both
