@@ -128,7 +128,7 @@ def tasks_for_table(found: "Sequence[Source | Rows]", exact: bool, workers: int)
     """Cut what was found so that all workers have something to do."""
     files = [one for one in found if not isinstance(one, Rows)]
     rows = sum(one.stop - one.begin for one in found if isinstance(one, Rows))
-    groups = 1 if workers == 1 else max(1, rows // (2 * workers * TOGETHER))
+    groups = 1 if workers == 1 else max(1, rows // (8 * workers * TOGETHER))
     longest = _DRAWN if exact else rows if workers == 1 else groups * TOGETHER
     together = min(max(len(files) // 16, _FEW), _MANY)
     return list(_cut(found, max(longest, 1), 1 if exact else together, together))

@@ -139,14 +139,13 @@ def refine(
 def _walk(fits: "_Fits", frozen: bool) -> None:
     """Go down to where the gradient of each spectrum's objective vanishes."""
     n, dim = fits.theta.shape
-    free = np.append(np.full(dim - 1, not frozen), True)
+    free = slice(dim - 1 if frozen else 0, None)
     damping = np.full(n, 0.1)
     walked = np.zeros(n)  # since the Jacobian was found, in standard deviations
     active = np.arange(n)
     for _ in range(_ITERATIONS):
-        gradient, curvature = fits.derivatives(active)
-        gradient, curvature = gradient[:, free], curvature[:, free][:, :, free]
-        more = (damping[active, None] * np.einsum("nii->ni", curvature))[:, :, None] * np.eye(free.sum())
+        gradient, curvature = fits.derivatives(active, free)
+        more = (damping[active, None] * np.einsum("nii->ni", curvature))[:, :, None] * np.eye(gradient.shape[1])
         step = -np.linalg.solve(curvature + more, gradient[:, :, None])[:, :, 0]
         gain = -np.sum(gradient * step, axis=1)  # twice what the step is expected to gain
         done = (gain < _CONVERGED) | (damping[active] > _STUCK)
@@ -292,15 +291,18 @@ class _Fits:
         self._set_slopes(rows)
 
     def derivatives(
-        self, rows: Int[np.ndarray, "m"]
-    ) -> tuple[Float[np.ndarray, "m latents_1"], Float[np.ndarray, "m latents_1 latents_1"]]:
-        """Half the gradient of the objective, and its expected curvature."""
-        source, n_on, alpha, relative = self._source[rows], self._n_on[rows], self._alpha[rows], self._relative[rows]
+        self, rows: Int[np.ndarray, "m"], free: slice = slice(None)
+    ) -> tuple[Float[np.ndarray, "m free"], Float[np.ndarray, "m free free"]]:
+        """Half the gradient of the objective, and its expected curvature, in what is free to move."""
+        source, n_on, alpha = self._source[rows], self._n_on[rows], self._alpha[rows]
+        relative = self._relative[:, free][rows]
         background = alpha * wstat_background(n_on, self._off[rows], source, alpha)
         pull = source - n_on * (source / (source + background))
         gradient = (relative @ pull[:, :, None])[:, :, 0].astype(np.float64)
-        gradient += self._precision * (self.theta[rows] - self._prior_mean[rows])
-        return gradient, self._information(rows) + np.diag(self._precision)
+        gradient += (self._precision * (self.theta[rows] - self._prior_mean[rows]))[:, free]
+        weighted = relative * (source**2 / (source + self._noise[rows]))[:, None]
+        curvature = (weighted @ relative.transpose(0, 2, 1)).astype(np.float64)
+        return gradient, curvature + np.diag(self._precision[free])
 
     def move(self, rows: Int[np.ndarray, "m"], step: Float[np.ndarray, "m latents_1"]) -> np.ndarray:
         """Take those steps that lower the objective, learn from them, and say which [m] they are."""
@@ -350,7 +352,7 @@ class _Fits:
         n, latents = len(self.theta), self.theta.shape[1] - 1
         everything = np.arange(n)
         statistic, expected, sigma = fit
-        information = self._information(everything)
+        information = self.derivatives(everything)[1] - np.diag(self._precision)  # of the data alone
         if proposal is None:
             statistical = np.linalg.inv(information + np.diag(self._precision))
         else:
@@ -408,9 +410,3 @@ class _Fits:
         slopes = self._fold(rows, photons[:, None] * self._jacobian[rows])
         slopes /= self._source[rows, None]
         self._relative[rows, :-1] = slopes
-
-    def _information(self, rows: np.ndarray) -> Float[np.ndarray, "m latents_1 latents_1"]:
-        """Fisher information of the data."""
-        relative, source = self._relative[rows], self._source[rows]
-        weighted = relative * (source**2 / (source + self._noise[rows]))[:, None]
-        return (weighted @ relative.transpose(0, 2, 1)).astype(np.float64)
