@@ -9,7 +9,6 @@ import importlib.util
 import json
 import os
 import warnings
-from collections.abc import Iterable
 from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from scipy.stats import chi2, spearmanr
 
 import methods
 import simulated
+from words import table, write
 from xlatent import figures
 from xlatent.bundle import DEFAULT_MODEL, locate
 from xlatent.errors import ModelError, XlatentWarning
@@ -454,19 +454,8 @@ def traversal_figure(model: LatentModel) -> Figure:
 # -- words
 
 
-def table(head: list[str], rows: Iterable[Iterable[object]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
 def decade(low: int, high: int) -> str:
     return f"{low:,}-{high:,}"
-
-
-def write(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 if __name__ == "__main__":

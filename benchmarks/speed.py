@@ -1,6 +1,6 @@
 """How fast xlatent is, part by part: prints every target beside what was found, and keeps all numbers as JSON.
 
-    python benchmarks/speed.py                            all parts; takes an hour
+    python benchmarks/speed.py                            all parts; takes forty minutes
     python benchmarks/speed.py --quick                    checks in minutes that all parts work; its times mean nothing
     python benchmarks/speed.py --only start_up,encoder    some parts
     python benchmarks/speed.py --page docs/speed.md       all parts, and the page that tells of them

@@ -93,7 +93,7 @@ def _project(
 
 
 # Redistributions that many responses share: how many did so far or, from some on, their selected channels and behind
-# these the detector bins as dense arrays, which take as long to make as three responses save.
+# these the detector bins as dense arrays, which take longer to make than a few responses save.
 _MANY = 4
 _shared: dict[tuple[ModelGrid, int, bytes], int | Float[np.ndarray, "n_energy_native n"]] = {}
 

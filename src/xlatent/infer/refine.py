@@ -99,8 +99,9 @@ def refine(
     """Maximise the posterior of z and the amplitude, and give the covariance there.
 
     Minimises statistic + |z|² by Fisher scoring damped after Levenberg and Marquardt, all spectra side by side, each
-    for as long as it needs. The Jacobian, which costs as much as eight decoded spectra, is found at the start and at
-    the end; between, it learns from each step (Broyden 1965, Math. Comp. 19, 577).
+    for as long as it needs. The Jacobian, which costs as much as eight decoded spectra, is found at the start, after a
+    step that fails, and at an end more than 0.3 standard deviations from where it was found last; between, it learns
+    from each step (Broyden 1965, Math. Comp. 19, 577).
 
     The statistic is W (C without background) over native channels, with one difference to the W that is reported: where
     a channel's background counts are few, their average over K neighbours stands for them with scale α/K. Plain W
@@ -149,7 +150,7 @@ def _walk(fits: "_Fits", frozen: bool) -> None:
         step = -np.linalg.solve(curvature + more, gradient[:, :, None])[:, :, 0]
         gain = -np.sum(gradient * step, axis=1)  # twice what the step is expected to gain
         done = (gain < _CONVERGED) | (damping[active] > _STUCK)
-        # The Jacobian at the end is that of the decoder itself, and may say that this is not the end.
+        # Far from where it was found, the decoder's own Jacobian may say that this is not the end.
         again = active[done & (walked[active] > _NEAR)]
         if len(again):
             fits.linearise(again)
