@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 _PATIENCE = 120.0  # seconds to wait for a scheduler that is gone
 _TIMEOUT = 10.0  # seconds for one attempt to reach it
 _DIED = "the workers that took it died, perhaps for want of memory"
+# An interrupt can meet a call that has not begun, of which tornado then tells with a traceback.
+_ITS_LOGGERS = ("distributed", "tornado", "asyncio")
 _SAME = "install the same xlatent, and what it needs, for this command, the scheduler and the workers"
 
 
@@ -47,7 +49,7 @@ def on_cluster(
     except ModuleNotFoundError:
         stop('distributed is not installed, and --scheduler needs it: pip install "xlatent[cluster]"', USAGE)
     for name in logging.root.manager.loggerDict:
-        if name.partition(".")[0] == "distributed":
+        if name.partition(".")[0] in _ITS_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # of what goes wrong we speak ourselves
     missing = {task.part: task for task in tasks}
     suspects: list[str] = []  # parts at which workers died; another one may have been to blame
