@@ -35,6 +35,10 @@ class Observation:
         Number of channels in that average, 1 where the background has counts enough in each.
     area : array [n_energy, n_selected]
         Response from intrinsic bins to channels, cm²; one array for all spectra that share a response.
+    on_grid : array [n_energy, n_chan]
+        The same to detector bins.
+    bins : array [n_selected]
+        Detector bin of each channel, counted from 1; 0 outside the grid.
     exposure : float
         s.
     features : dict of arrays [n_chan] (``scale``: scalar)
@@ -47,6 +51,8 @@ class Observation:
     mean_off: Float[np.ndarray, "n_selected"]
     averaged: float
     area: Float32[np.ndarray, "n_energy n_selected"]
+    on_grid: Float32[np.ndarray, "n_energy n_chan"]
+    bins: Int[np.ndarray, "n_selected"]
     exposure: float
     features: dict[str, Any]
 
@@ -65,6 +71,7 @@ class _Projection(NamedTuple):
     """A response on the grid, in cm², as the channels that count see it; bin 0 is for channels outside the grid."""
 
     area: Float32[np.ndarray, "n_energy n_selected"]
+    on_grid: Float32[np.ndarray, "n_energy n_chan"]
     unit: Float[np.ndarray, "n_chan"]
     spread: Float[np.ndarray, "n_chan"]
     bins: Int[np.ndarray, "n_selected"]
@@ -88,7 +95,8 @@ def _project(
             area = area * np.broadcast_to(areascale, len(mask))[mask]
             on_grid = grid.rebin(area, response, mask)
         unit, spread = sensitivity(grid.reference[None], on_grid, np.log(grid.energy_mid))
-        known[key] = _Projection(area.astype(np.float32), unit[0], spread[0], grid.channel_bins(response)[mask] + 1)
+        bins = grid.channel_bins(response)[mask] + 1
+        known[key] = _Projection(area.astype(np.float32), on_grid.astype(np.float32), unit[0], spread[0], bins)
     return known[key]
 
 
@@ -151,13 +159,17 @@ def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
     }
     averaged = float(np.clip(_ENOUGH_COUNTS / max(off.mean(), 1e-9), 1.0, _MOST_CHANNELS))
     mean_off = _smoothed(off, averaged) if averaged > 1 else off
-    return Observation(on, off, alpha, mean_off, averaged, seen.area, float(spectrum.exposure), features)
+    return Observation(
+        on, off, alpha, mean_off, averaged, seen.area, seen.on_grid, seen.bins, float(spectrum.exposure), features
+    )
 
 
 def _smoothed(counts: Float[np.ndarray, "n"], averaged: float) -> Float[np.ndarray, "n"]:
     """Counts averaged over as many channels by a Gaussian, as if those at the ends went on."""
     weights = _gaussian(averaged)
-    return np.convolve(np.pad(counts, len(weights) // 2, mode="edge"), weights, mode="valid")
+    ends = len(weights) // 2
+    longer = np.concatenate([np.full(ends, counts[0]), counts, np.full(ends, counts[-1])])
+    return np.convolve(longer, weights, mode="valid")
 
 
 @lru_cache(maxsize=64)

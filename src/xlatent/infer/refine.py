@@ -265,6 +265,8 @@ class _Fits:
         for i, o in enumerate(observations):
             shared.setdefault(id(o.area), []).append(i)
         self._responses = [observations[rows[0]].area for rows in shared.values()]
+        self._on_grid = [observations[rows[0]].on_grid for rows in shared.values()]
+        self._bins = [o.bins for o in observations]
         self._response_of = np.empty(n, dtype=int)
         for number, rows in enumerate(shared.values()):
             self._response_of[rows] = number
@@ -371,11 +373,18 @@ class _Fits:
             photons = np.exp(self._log_flux)
             seen = np.stack([area.sum(axis=1) for area in self._responses])[self._response_of]
             own = errors.shapes * weight(photons * seen)[:, None]
-            amplitude = np.exp(self.theta[:, -1]).astype(np.float32)[:, None, None]
-            changes = self._fold(everything, photons[:, None] * own) * amplitude
-            source = self._source
+            # The errors that are known are wider than detector bins, of which there are fewer than channels.
+            photons *= np.exp(self.theta[:, -1:]).astype(np.float32)
+            changes = self._fold(everything, photons[:, None] * own, self._on_grid)
+            slopes = self._fold(everything, photons[:, None] * self._jacobian, self._on_grid)
+            source = self._fold(everything, photons[:, None], self._on_grid)
+            n_bins = source.shape[2] + 1
+            noise = np.stack(
+                [np.bincount(bins, self._noise[i, : len(bins)], n_bins)[1:] for i, bins in enumerate(self._bins)]
+            )
+            variance = source[:, 0] + noise.astype(np.float32) + np.float32(_ALMOST_NOTHING)
             found = moved(
-                errors, own, changes, self._relative * source[:, None], source + self._noise, self._precision,
+                errors, own, changes, np.concatenate([slopes, source], axis=1), variance, self._precision,
                 statistic - expected, sigma,
             )  # fmt: skip
             shifts, shapes, excess = found.theta, found.log_flux, found.excess
@@ -385,14 +394,18 @@ class _Fits:
         )  # fmt: skip
 
     def _fold(
-        self, rows: Int[np.ndarray, "m"], photons: Float32[np.ndarray, "m k n_energy"]
+        self,
+        rows: Int[np.ndarray, "m"],
+        photons: Float32[np.ndarray, "m k n_energy"],
+        responses: list[Float32[np.ndarray, "n_energy _"]] | None = None,
     ) -> Float32[np.ndarray, "m k width"]:
-        """Counts of photon spectra seen through the responses of the rows."""
+        """Counts of photon spectra seen through the responses of the rows, in channels or as these have it."""
         m, k, n_energy = photons.shape
-        out = np.zeros((m, k, self._n_on.shape[1]), dtype=np.float32)
+        responses = responses or self._responses
+        out = np.zeros((m, k, max(area.shape[1] for area in responses)), dtype=np.float32)
         numbers = self._response_of[rows]
         for number in np.unique(numbers):
-            here, area = np.flatnonzero(numbers == number), self._responses[number]
+            here, area = np.flatnonzero(numbers == number), responses[number]
             counts = photons[here].reshape(-1, n_energy) @ area
             out[here, :, : area.shape[1]] = counts.reshape(len(here), k, -1)
         out *= self._exposure[rows, None, None]
