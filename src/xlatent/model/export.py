@@ -131,16 +131,7 @@ def export(run: Path, output: Path, *, name: str, training: str) -> Path:
         ["z_mean", "z_factor"],
         tuple({0: batch} for _ in inputs),
     )
-    z = torch.randn(4, preset.network.latents)
-    directions = torch.eye(preset.network.latents)
-    to_onnx(
-        _TurnedDecoder(model).eval(),
-        (z, directions),
-        output / "decoder.onnx",
-        ["z", "directions"],
-        ["log_flux", "slopes"],
-        ({0: batch}, {0: torch.export.Dim("directions")}),
-    )
+    export_decoder(model, output)
     save_file({k: v.contiguous() for k, v in model.state_dict().items()}, output / "weights.safetensors")
     (output / "weights.safetensors").chmod(0o644)  # safetensors lets nobody else read what it writes
     difference = disagreement(model, grid, output)
@@ -170,6 +161,25 @@ def export(run: Path, output: Path, *, name: str, training: str) -> Path:
     )
     write_info(info, output)
     return output
+
+
+def export_decoder(model: Autoencoder, bundle: Path) -> None:
+    """Write ``decoder.onnx``, along the model's axes.
+
+    Raises
+    ------
+    ModelError
+        If the exporter gives nothing.
+    """
+    latents = model.decoder.latents
+    to_onnx(
+        _TurnedDecoder(model).eval(),
+        (torch.randn(4, latents), torch.eye(latents)),
+        bundle / "decoder.onnx",
+        ["z", "directions"],
+        ["log_flux", "slopes"],
+        ({0: torch.export.Dim("batch")}, {0: torch.export.Dim("directions")}),
+    )
 
 
 def example_inputs(grid: ModelGrid, n: int, seed: int = 0) -> tuple[Tensor, ...]:
