@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # A model that predicts nothing where counts were seen is held at this value, as Sherpa does (its trunc_value).
 TRUNCATION = 1e-25
+_NOTHING = 1e-30  # keeps ratios of nothing to nothing finite, also in single precision
 
 # Below this mean a Poisson average is summed term by term, above it Gaussian quadrature is used.
 _SUMMED_BELOW = 12.0
@@ -43,7 +44,7 @@ def cash(counts: Float[np.ndarray, "..."], model: Float[np.ndarray, "..."]) -> F
     ----------
     Cash 1979, ApJ 228, 939, equation 5.
     """
-    mu = np.where(model > 0, model, TRUNCATION)
+    mu = np.maximum(model, TRUNCATION)
     return 2.0 * (mu - xlogy(counts, mu))
 
 
@@ -66,9 +67,7 @@ def cstat(counts: Float[np.ndarray, "..."], model: Float[np.ndarray, "..."]) -> 
     ----------
     Cash 1979, ApJ 228, 939; Castor's form as in the XSPEC manual, appendix B, "Poisson data (cstat)".
     """
-    mu = np.where(model > 0, model, TRUNCATION)
-    # kl_div(n, mu) = n ln(n / mu) - n + mu; rounding may leave it a hair below zero.
-    return 2.0 * np.maximum(kl_div(counts, mu), 0.0)
+    return 2.0 * _divergence(counts, np.maximum(model, TRUNCATION))
 
 
 def wstat_background(
@@ -101,7 +100,7 @@ def wstat_background(
     ----------
     XSPEC manual, appendix B, "Poisson data with Poisson background (cstat)".
     """
-    mu = np.where(model > 0, model, TRUNCATION)
+    mu = np.maximum(model, TRUNCATION)
     c = alpha * (n_on + n_off) - (1.0 + alpha) * mu
     quadratic = alpha * (1.0 + alpha)
     root = np.sqrt(c * c + 4.0 * quadratic * n_off * mu)
@@ -137,9 +136,25 @@ def wstat(
     ----------
     XSPEC manual, appendix B, "Poisson data with Poisson background (cstat)".
     """
-    mu = np.where(model > 0, model, TRUNCATION)
-    background = wstat_background(n_on, n_off, mu, alpha)
-    return 2.0 * np.maximum(kl_div(n_on, mu + alpha * background) + kl_div(n_off, background), 0.0)
+    return wstat_beside(n_on, n_off, model, alpha, wstat_background(n_on, n_off, model, alpha))
+
+
+def wstat_beside(
+    n_on: Float[np.ndarray, "..."],
+    n_off: Float[np.ndarray, "..."],
+    model: Float[np.ndarray, "..."],
+    alpha: float | Float[np.ndarray, "..."],
+    background: Float[np.ndarray, "..."],
+) -> Float[np.ndarray, "..."]:
+    """`wstat`, with what `wstat_background` has found already."""
+    seen = np.maximum(model, TRUNCATION) + alpha * background
+    return 2.0 * (_divergence(n_on, seen) + _divergence(n_off, background))
+
+
+def _divergence(counts: Float[np.ndarray, "..."], mean: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+    """n ln(n / mean) - n + mean, which rounding may leave a hair below zero; 0 if both are 0."""
+    ratio = (counts + _NOTHING) / (mean + _NOTHING)
+    return np.maximum(counts * np.log(ratio) - counts + mean, 0.0)
 
 
 def expected_cstat(

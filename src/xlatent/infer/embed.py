@@ -163,9 +163,13 @@ class LatentModel:
         parts: list[dict[str, np.ndarray]] = []
         for begin in range(0, len(listed), size):
             chunk = listed[begin : begin + size]
+            order = _by_response(chunk)
+            chunk = [chunk[i] for i in order]
             observations = [prepare(s, self.grid) for s in chunk]
             fitted = self._posterior(observations, refine)
-            parts.append(self._columns(chunk, observations, *self._draw(observations, fitted, posterior)))
+            columns = self._columns(chunk, observations, *self._draw(observations, fitted, posterior))
+            back = np.argsort(order)
+            parts.append({name: column[back] for name, column in columns.items()})
             if progress is not None:
                 progress(len(chunk))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
@@ -267,6 +271,12 @@ class LatentModel:
             for i, (s, o) in enumerate(zip(spectra, observations, strict=True))
         ]
         return columns | {"flags": np.array(flags, dtype=object)}
+
+
+def _by_response(spectra: Sequence[Spectrum]) -> list[int]:
+    """Order in which those with the same response, which go through it together, are neighbours."""
+    first: dict[int, int] = {}
+    return sorted(range(len(spectra)), key=lambda i: first.setdefault(id(spectra[i].response), i))
 
 
 def _flags(o: Observation, posterior: Posterior, i: int, has_prior: bool) -> list[str]:

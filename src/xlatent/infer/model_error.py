@@ -149,14 +149,27 @@ def moved(
     whitened = (slopes / variance[:, None]).transpose(0, 2, 1)
     information = (slopes @ whitened).astype(np.float64)
     cross = (changes @ whitened).transpose(0, 2, 1).astype(np.float64)
-    shift = np.linalg.solve(information + np.diag(precision), cross)
+    fitted = np.linalg.inv(information + np.diag(precision))
+    shift = fitted @ cross
     # What of the errors the fit cannot take up is what the statistic sees.
     unfitted = ((changes / variance[:, None]) @ changes.transpose(0, 2, 1)).astype(np.float64)
     seen = unfitted - cross.transpose(0, 2, 1) @ shift
     mean = np.trace(seen, axis1=1, axis2=2)
     size = errors.size(excess, sigma, mean, 2.0 * np.sum(seen**2, axis=(1, 2)))
-    free = np.linalg.solve(information + _TINY * np.eye(len(precision)), cross)
-    against = cross.transpose(0, 2, 1) @ (free - shift)
+    free = np.linalg.inv(information + _TINY * np.eye(len(precision)))
+    root = _root(cross, (free * precision) @ fitted, size)  # the difference of the two without loss
+    return Moved(-shift @ root, root.astype(shapes.dtype) @ shapes, errors.largest * mean)
+
+
+def _root(
+    cross: Float[np.ndarray, "n latents_1 k"], against: Float[np.ndarray, "n latents_1 latents_1"], size: np.ndarray
+) -> Float[np.ndarray, "n k k"]:
+    """Symmetric square root of (1/size + crossᵀ against cross)⁻¹, by matrices that are not as large."""
     values, vectors = np.linalg.eigh(0.5 * (against + against.transpose(0, 2, 1)))
-    root = vectors / np.sqrt(1.0 / size[:, None] + np.maximum(values, 0.0))[:, None]
-    return Moved(-shift @ root, root.transpose(0, 2, 1).astype(shapes.dtype) @ shapes, errors.largest * mean)
+    half = (vectors * np.sqrt(np.maximum(values, 0.0))[:, None]).transpose(0, 2, 1) @ cross
+    values, vectors = np.linalg.eigh(half @ half.transpose(0, 2, 1))
+    values = np.maximum(values, _TINY)
+    less = (1.0 - 1.0 / np.sqrt(1.0 + size[:, None] * values)) / values
+    along = vectors.transpose(0, 2, 1) @ half
+    root = np.eye(cross.shape[2]) - along.transpose(0, 2, 1) @ (less[:, :, None] * along)
+    return np.sqrt(size)[:, None, None] * root

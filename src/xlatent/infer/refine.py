@@ -1,6 +1,7 @@
 """From the encoder's proposal to the exact posterior mode: Fisher scoring on the native-channel statistic."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from jaxtyping import Float, Float32, Int
 from xlatent.infer.encode import Observation
 from xlatent.infer.expected import expected_statistic
 from xlatent.infer.model_error import ModelErrors, moved, weight
-from xlatent.statistics import cstat, wstat, wstat_background
+from xlatent.statistics import cstat, wstat, wstat_background, wstat_beside
 
 # Width of the prior of ln(amplitude): far wider than any data leave it, it keeps a spectrum without counts finite.
 AMPLITUDE_WIDTH = 3.0
@@ -156,7 +157,7 @@ def _walk(fits: "_Fits", frozen: bool) -> None:
             fits.linearise(again)
             walked[again] = 0.0
         going = ~done
-        moving, active = active[going], np.concatenate([active[going], again])
+        moving, active = active[going], np.sort(np.concatenate([active[going], again]))
         if not len(active):
             break
         curvature = curvature[going]
@@ -266,7 +267,7 @@ class _Fits:
             shared.setdefault(id(o.area), []).append(i)
         self._responses = [observations[rows[0]].area for rows in shared.values()]
         self._on_grid = [observations[rows[0]].on_grid for rows in shared.values()]
-        self._bins = [o.bins for o in observations]
+        self._bins = [observations[rows[0]].bins for rows in shared.values()]
         self._response_of = np.empty(n, dtype=int)
         for number, rows in enumerate(shared.values()):
             self._response_of[rows] = number
@@ -284,7 +285,7 @@ class _Fits:
         self.theta[:, -1] = net - np.log(folded.sum(axis=1))
         # Derivatives of ln(source counts) in z and in ln amplitude, which are one.
         self._relative = np.ones((n, latents + 1, width), dtype=np.float32)
-        self._objective, self._source = self._evaluated(everything, self.theta, folded)
+        self._objective, self._source, self._behind = self._evaluated(everything, self.theta, folded)
         self._set_slopes(everything)
 
     def linearise(self, rows: Int[np.ndarray, "m"]) -> None:
@@ -297,10 +298,9 @@ class _Fits:
         self, rows: Int[np.ndarray, "m"], free: slice = slice(None)
     ) -> tuple[Float[np.ndarray, "m free"], Float[np.ndarray, "m free free"]]:
         """Half the gradient of the objective, and its expected curvature, in what is free to move."""
-        source, n_on, alpha = self._source[rows], self._n_on[rows], self._alpha[rows]
+        source, n_on = self._source[rows], self._n_on[rows]
         relative = self._relative[:, free][rows]
-        background = alpha * wstat_background(n_on, self._off[rows], source, alpha)
-        pull = source - n_on * (source / (source + background))
+        pull = source - n_on * (source / (source + self._alpha[rows] * self._behind[rows]))
         gradient = (relative @ pull[:, :, None])[:, :, 0].astype(np.float64)
         gradient += (self._precision * (self.theta[rows] - self._prior_mean[rows]))[:, free]
         weighted = relative * (source**2 / (source + self._noise[rows]))[:, None]
@@ -317,7 +317,7 @@ class _Fits:
         else:
             log_flux, _ = self._decoder._run(trial[:, :-1], np.empty((0, step.shape[1] - 1)))
             folded = self._fold(rows, np.exp(log_flux)[:, None])[:, 0]
-        objective, source = self._evaluated(rows, trial, folded)
+        objective, source, behind = self._evaluated(rows, trial, folded)
         better = objective < self._objective[rows]
         took, step, source = rows[better], step[better].astype(np.float32), source[better]
         if not fixed:
@@ -325,8 +325,8 @@ class _Fits:
             surprise = change - (step[:, None] @ self._relative[took])[:, 0]
             length = np.maximum(np.sum(step[:, :-1] ** 2, axis=1), 1e-30)  # the amplitude alone teaches nothing
             self._relative[took, :-1] += (step[:, :-1] / length[:, None])[:, :, None] * surprise[:, None]
-        self.theta[took], self._source[took], self._objective[took] = trial[better], source, objective[better]
-        self._log_flux[took] = log_flux[better]
+        self.theta[took], self._source[took], self._behind[took] = trial[better], source, behind[better]
+        self._objective[took], self._log_flux[took] = objective[better], log_flux[better]
         return better
 
     def take_better(self, rows: Int[np.ndarray, "m"], other: "_Fits") -> Int[np.ndarray, "k"]:
@@ -336,7 +336,7 @@ class _Fits:
         took = rows[better]
         self.theta[took], self._objective[took] = other.theta[better], other._objective[better]
         self._log_flux[took], self._jacobian[took] = other._log_flux[better], other._jacobian[better]
-        self._source[took, :width] = other._source[better]
+        self._source[took, :width], self._behind[took, :width] = other._source[better], other._behind[better]
         self._relative[took, :, :width] = other._relative[better]
         return took
 
@@ -373,19 +373,15 @@ class _Fits:
             photons = np.exp(self._log_flux)
             seen = np.stack([area.sum(axis=1) for area in self._responses])[self._response_of]
             own = errors.shapes * weight(photons * seen)[:, None]
+            photons *= self._exposure[:, None] * np.exp(self.theta[:, -1:]).astype(np.float32)
             # The errors that are known are wider than detector bins, of which there are fewer than channels.
-            photons *= np.exp(self.theta[:, -1:]).astype(np.float32)
-            changes = self._fold(everything, photons[:, None] * own, self._on_grid)
-            slopes = self._fold(everything, photons[:, None] * self._jacobian, self._on_grid)
-            source = self._fold(everything, photons[:, None], self._on_grid)
-            n_bins = source.shape[2] + 1
-            noise = np.stack(
-                [np.bincount(bins, self._noise[i, : len(bins)], n_bins)[1:] for i, bins in enumerate(self._bins)]
-            )
-            variance = source[:, 0] + noise.astype(np.float32) + np.float32(_ALMOST_NOTHING)
+            changes = self._through(everything, photons[:, None] * own, self._on_grid)
+            in_channels = np.concatenate([self._relative * self._source[:, None], self._noise[:, None]], axis=1)
+            in_bins = self._through(everything, in_channels, self._gather())
+            slopes, variance = in_bins[:, :-1], in_bins[:, -2] + in_bins[:, -1]
+            variance += np.float32(_ALMOST_NOTHING)
             found = moved(
-                errors, own, changes, np.concatenate([slopes, source], axis=1), variance, self._precision,
-                statistic - expected, sigma,
+                errors, own, changes, slopes, variance, self._precision, statistic - expected, sigma,
             )  # fmt: skip
             shifts, shapes, excess = found.theta, found.log_flux, found.excess
         return Posterior(
@@ -393,31 +389,50 @@ class _Fits:
             shapes, excess, self._log_flux, self._jacobian,
         )  # fmt: skip
 
+    def _gather(self) -> list[Float32[np.ndarray, "width n_chan"]]:
+        """Matrices from padded channels to detector bins, one for each response."""
+        out = []
+        for bins, area in zip(self._bins, self._on_grid, strict=True):
+            matrix = np.zeros((self._n_on.shape[1], area.shape[1]), dtype=np.float32)
+            inside = np.flatnonzero(bins)
+            matrix[inside, bins[inside] - 1] = 1.0
+            out.append(matrix)
+        return out
+
     def _fold(
+        self, rows: Int[np.ndarray, "m"], photons: Float32[np.ndarray, "m k n_energy"]
+    ) -> Float32[np.ndarray, "m k width"]:
+        """Counts of photon spectra seen through the responses of the rows."""
+        out = self._through(rows, photons, self._responses)
+        out *= self._exposure[rows, None, None]
+        return out
+
+    def _through(
         self,
         rows: Int[np.ndarray, "m"],
-        photons: Float32[np.ndarray, "m k n_energy"],
-        responses: list[Float32[np.ndarray, "n_energy _"]] | None = None,
-    ) -> Float32[np.ndarray, "m k width"]:
-        """Counts of photon spectra seen through the responses of the rows, in channels or as these have it."""
-        m, k, n_energy = photons.shape
-        responses = responses or self._responses
-        out = np.zeros((m, k, max(area.shape[1] for area in responses)), dtype=np.float32)
+        vectors: Float32[np.ndarray, "m k l"],
+        matrices: list[Float32[np.ndarray, "l _"]],
+    ) -> Float32[np.ndarray, "m k widest"]:
+        """Vectors of the rows times what their responses have of some matrices, padded."""
+        m, k, length = vectors.shape
+        out = np.zeros((m, k, max(matrix.shape[1] for matrix in matrices)), dtype=np.float32)
         numbers = self._response_of[rows]
-        for number in np.unique(numbers):
-            here, area = np.flatnonzero(numbers == number), responses[number]
-            counts = photons[here].reshape(-1, n_energy) @ area
-            out[here, :, : area.shape[1]] = counts.reshape(len(here), k, -1)
-        out *= self._exposure[rows, None, None]
+        changes = np.flatnonzero(numbers[1:] != numbers[:-1]) + 1
+        for begin, end in pairwise([0, *changes, m]):  # neighbours that share one
+            matrix = matrices[numbers[begin]]
+            product = vectors[begin:end].reshape(-1, length) @ matrix
+            out[begin:end, :, : matrix.shape[1]] = product.reshape(end - begin, k, -1)
         return out
 
     def _evaluated(
         self, rows: np.ndarray, theta: np.ndarray, folded: Float32[np.ndarray, "m width"]
-    ) -> tuple[Float[np.ndarray, "m"], Float32[np.ndarray, "m width"]]:
-        """Objective and expected source counts, from the counts at amplitude one."""
+    ) -> tuple[Float[np.ndarray, "m"], Float32[np.ndarray, "m width"], Float32[np.ndarray, "m width"]]:
+        """Objective, expected source counts and fitted background, from the counts at amplitude one."""
         source = folded * np.exp(theta[:, -1:]).astype(np.float32) + np.float32(_ALMOST_NOTHING)
-        statistic = wstat(self._n_on[rows], self._off[rows], source, self._alpha[rows]).sum(axis=1, dtype=float)
-        return statistic + (theta - self._prior_mean[rows]) ** 2 @ self._precision, source
+        measured = self._n_on[rows], self._off[rows], source, self._alpha[rows]
+        behind = wstat_background(*measured)
+        statistic = wstat_beside(*measured, behind).sum(axis=1, dtype=float)
+        return statistic + (theta - self._prior_mean[rows]) ** 2 @ self._precision, source, behind
 
     def _set_slopes(self, rows: np.ndarray) -> None:
         photons = np.exp(self._log_flux[rows] + self.theta[rows, -1:].astype(np.float32))
