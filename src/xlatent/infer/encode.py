@@ -140,10 +140,10 @@ def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
             "header or given; give them with --arf and --rmf"
         )
     mask = spectrum.select(grid.chan_lo, grid.chan_hi)
-    n = len(spectrum.counts)
-    alpha = np.broadcast_to(np.asarray(spectrum.background_scale, dtype=np.float64), n)[mask]
     on = spectrum.counts[mask]
     off = spectrum.background.counts[mask] if spectrum.background is not None else np.zeros(len(on))
+    scale = spectrum.background_scale
+    alpha = np.full(len(on), scale) if isinstance(scale, float) else scale[mask]
     seen = _project(grid, spectrum.response, mask, np.asarray(spectrum.areascale, dtype=np.float64))
     if not seen.unit.any():
         raise ResponseError(
@@ -155,9 +155,9 @@ def prepare(spectrum: Spectrum, grid: ModelGrid) -> Observation:
         "background": np.bincount(seen.bins, alpha * off, grid.n_chan + 1)[1:],
         "unit": seen.unit * spectrum.exposure,
         "spread": seen.spread,
-        "scale": float(np.mean(alpha)),
+        "scale": float(alpha.mean()),
     }
-    averaged = float(np.clip(_ENOUGH_COUNTS / max(off.mean(), 1e-9), 1.0, _MOST_CHANNELS))
+    averaged = min(max(_ENOUGH_COUNTS / max(float(off.mean()), 1e-9), 1.0), _MOST_CHANNELS)
     mean_off = _smoothed(off, averaged) if averaged > 1 else off
     return Observation(
         on, off, alpha, mean_off, averaged, seen.area, seen.on_grid, seen.bins, float(spectrum.exposure), features
@@ -168,8 +168,8 @@ def _smoothed(counts: Float[np.ndarray, "n"], averaged: float) -> Float[np.ndarr
     """Counts averaged over as many channels by a Gaussian, as if those at the ends went on."""
     weights = _gaussian(averaged)
     ends = len(weights) // 2
-    longer = np.concatenate([np.full(ends, counts[0]), counts, np.full(ends, counts[-1])])
-    return np.convolve(longer, weights, mode="valid")
+    longer = np.concatenate([counts[:1].repeat(ends), counts, counts[-1:].repeat(ends)])
+    return np.correlate(longer, weights, mode="valid")  # the weights are even
 
 
 @lru_cache(maxsize=64)
