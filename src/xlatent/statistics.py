@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import gammaln, kl_div, xlogy
+from scipy.special import gammaln, xlogy
 
 if TYPE_CHECKING:
     from scipy.interpolate import CubicSpline
@@ -152,7 +152,7 @@ def wstat_beside(
 
 
 def _divergence(counts: Float[np.ndarray, "..."], mean: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """n ln(n / mean) - n + mean, which rounding may leave a hair below zero; 0 if both are 0."""
+    """N ln(n / mean) - n + mean, which rounding may leave a hair below zero; 0 if both are 0."""
     ratio = (counts + _NOTHING) / (mean + _NOTHING)
     return np.maximum(counts * np.log(ratio) - counts + mean, 0.0)
 

@@ -36,12 +36,9 @@ def export(
     from xlatent.simulate.reference import reference_spectra
 
     exporting.export(run, output, name=name, training=_TRAINING)
-    info = read_info(output)
-    if distil and info.probabilistic:
+    if distil and read_info(output).probabilistic:
         with progress_bar("distilling", distil) as progress:
-            distilling.distil(output, info, distil, progress)
-        files = info.files | {"decoder.onnx": sha256(output / "decoder.onnx")}
-        write_info(info.model_copy(update={"files": files}), output)
+            distilling.distil(output, distil, progress)
     model = load_model(output, threads=1)
     if model.info.probabilistic:
         spectra, photons = reference_spectra(model.grid, _N_CALIBRATION, _LOG_COUNTS)

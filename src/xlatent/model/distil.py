@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xlatent.bundle import BundleInfo
+from xlatent.bundle import read_info, sha256, write_info
 from xlatent.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder, Decoder
 from xlatent.model.checkpoint import load, read_tensors
@@ -21,10 +21,11 @@ _SEED, _SOURCES = 6174, 65_536
 _WIDER, _PRIOR = 2.0, (0.5, 1.6)  # standard deviations: of posteriors at most, and of what is drawn like the prior
 _CARE = 0.02  # for bins of hardly any photons
 _EXACT = 0.03  # of ln(photons), beyond which an error counts only as itself and not as its square
+_HOW = "The decoder is one of width {}, which learnt in {:,} steps to stand for the trained one of width {}."
 
 
-def distil(bundle: Path, info: BundleInfo, steps: int, progress: Callable[[int], None] | None = None) -> None:
-    """Train a narrow decoder to give what a bundle's own gives, and write it in its place.
+def distil(bundle: Path, steps: int, progress: Callable[[int], None] | None = None) -> None:
+    """Train a narrow decoder to give what that in a bundle's weights gives, and make it the bundle's decoder.
 
     Half of the points at which they are compared are draws from posteriors of simulated spectra, somewhat widened, half
     are drawn like the prior, nearer and farther. What counts is ln(photons) where there are photons.
@@ -32,9 +33,7 @@ def distil(bundle: Path, info: BundleInfo, steps: int, progress: Callable[[int],
     Parameters
     ----------
     bundle : Path
-        With ``weights.safetensors``; ``decoder.onnx`` is replaced.
-    info : BundleInfo
-        Of the bundle.
+        With ``weights.safetensors``, which stay as they are; ``decoder.onnx`` is replaced and ``bundle.json`` says so.
     steps : int
     progress : callable, optional
         Called with the number of steps done since the last call.
@@ -42,8 +41,9 @@ def distil(bundle: Path, info: BundleInfo, steps: int, progress: Callable[[int],
     Raises
     ------
     ModelError
-        If the weights are damaged, or the graph cannot be exported.
+        If the bundle is damaged, or the graph cannot be exported.
     """
+    info = read_info(bundle)
     preset, grid = Preset.model_validate(info.preset), info.model_grid()
     whole = Autoencoder(preset, grid)
     load(whole, read_tensors(bundle / "weights.safetensors"), bundle / "weights.safetensors")
@@ -71,6 +71,9 @@ def distil(bundle: Path, info: BundleInfo, steps: int, progress: Callable[[int],
             progress(1)
     whole.decoder = small
     export_decoder(whole.eval(), bundle)
+    files = info.files | {"decoder.onnx": sha256(bundle / "decoder.onnx")}
+    training = f"{info.training} {_HOW.format(_WIDTH, steps, preset.network.decoder_width)}"
+    write_info(info.model_copy(update={"files": files, "training": training}), bundle)
 
 
 class _Points:
