@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # A model that predicts nothing where counts were seen is held at this value, as Sherpa does (its trunc_value).
 TRUNCATION = 1e-25
-_NOTHING = 1e-30  # keeps ratios of nothing to nothing finite, also in single precision
 
 # Below this mean a Poisson average is summed term by term, above it Gaussian quadrature is used.
 _SUMMED_BELOW = 12.0
@@ -153,8 +152,8 @@ def wstat_beside(
 
 def _divergence(counts: Float[np.ndarray, "..."], mean: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """N ln(n / mean) - n + mean, which rounding may leave a hair below zero; 0 if both are 0."""
-    ratio = (counts + _NOTHING) / (mean + _NOTHING)
-    return np.maximum(counts * np.log(ratio) - counts + mean, 0.0)
+    nothing = np.finfo(mean.dtype).tiny  # so that the ratio of nothing to nothing is one
+    return np.maximum(counts * np.log((counts + nothing) / (mean + nothing)) - counts + mean, 0.0)
 
 
 def expected_cstat(

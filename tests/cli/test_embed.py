@@ -11,10 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from xlatent.cli import tasks
 from xlatent.errors import ModelError, ReadError
 from xlatent.formats import ogip, tables
 from xlatent.formats import store as stores
 from xlatent.formats.parts import read as parts_of
+from xlatent.infer import embed
 
 
 def errors(result):
@@ -330,3 +332,7 @@ def test_the_real_spectra(xlatent, shared_data, tmp_path):
         table = tables.read(output)
         assert len(table) == number
         assert np.isfinite(table.z).all() and np.isfinite(table.z_err).all() and (table.z_err > 0).all()
+
+
+def test_tasks_hold_whole_groups():
+    assert tasks.TOGETHER == embed.TOGETHER

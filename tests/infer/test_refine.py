@@ -82,13 +82,17 @@ def test_moving_keeps_the_objective_of_the_point(model, response, background):
 
 def replace_channels(observation, n):
     """Keep the first channels of an observation."""
-    cut = {name: getattr(observation, name)[:n] for name in ("n_on", "n_off", "alpha", "mean_off")}
+    cut = {name: getattr(observation, name)[:n] for name in ("n_on", "n_off", "alpha", "mean_off", "bins")}
     return replace(observation, **cut, area=observation.area[:, :n])
 
 
 def run(model, observations, **options):
-    mean, covariance = encode(model._encoder, observations, model.info.beta)
-    return refinement.refine(model._decoder, observations, mean, covariance, **options)
+    [found] = refinement.refine(model._decoder, [proposal(model, observations)], **options)
+    return found
+
+
+def proposal(model, observations):
+    return refinement.Proposal(observations, *encode(model._encoder, observations, model.info.beta))
 
 
 def test_no_neighbour_is_better(model, response):
@@ -145,8 +149,9 @@ def test_a_fit_that_ends_in_the_wrong_place_starts_again(model, response):
     truths = rng.standard_normal((16, 8))
     observations = [observed(model, response, rng, z, 30000.0)[0] for z in truths]
     once = refinement._Fits(model._decoder, observations, -truths, False)
-    refinement._walk(once, False)
-    again = refinement.refine(model._decoder, observations, -truths, np.tile(np.eye(8), (16, 1, 1)))
+    refinement._walk(once, False, 60)
+    begin = refinement.Proposal(observations, -truths, np.tile(np.eye(8), (16, 1, 1)))
+    [again] = refinement.refine(model._decoder, [begin])
     wrong = (again.statistic - again.expected) / again.sigma > 5.0
     statistic, expected, sigma = once.statistic(np.arange(16))
     wrong_at_first = (statistic - expected) / sigma > 5.0
@@ -168,6 +173,25 @@ def test_batches_do_not_mix(model, response):
     together = run(model, observations)
     for i, one in enumerate(observations):
         np.testing.assert_allclose(run(model, [one]).z[0], together.z[i], atol=0.02)
+
+
+def test_groups_take_the_last_steps_together_and_do_not_mix(model, response, monkeypatch):
+    # Groups of other sizes and numbers of channels; few iterations leave some spectra of each to walk on.
+    rng = np.random.default_rng(10)
+    few = acis.response("FI", 2020.0, 5.0)
+    long = [observed(model, response, rng, rng.standard_normal(8), c, 30.0)[0] for c in (30.0, 1000.0, 9000.0)]
+    short = [observed(model, few, rng, rng.standard_normal(8), c)[0] for c in (100.0, 5000.0)]
+    groups = [long, [replace_channels(o, 400) for o in short]]
+    with monkeypatch.context() as patch:
+        patch.setattr(refinement, "_PATIENCE", 2)
+        together = list(refinement.refine(model._decoder, [proposal(model, group) for group in groups]))
+    for group, found in zip(groups, together, strict=True):
+        for i, one in enumerate(group):
+            alone = run(model, [one])
+            error = np.sqrt(np.diag(alone.covariance[0]))
+            np.testing.assert_array_less(np.abs(alone.z[0] - found.z[i]) / error[:8], 0.25)
+            assert found.statistic[i] == pytest.approx(alone.statistic[0], abs=0.3)
+            assert np.sqrt(np.diag(found.covariance[i])) == pytest.approx(error, rel=0.1)
 
 
 def test_the_statistic_is_wstat(model, response):

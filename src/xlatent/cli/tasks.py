@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from xlatent.infer.embed import LatentModel
     from xlatent.spectrum import Response, Spectrum
 
-# Spectra of a store embedded side by side; in single precision a latent depends in its last digits on how many those
-# are, so that neither a number of workers nor a kind of output changes it.
-TOGETHER = 128
+# Tasks of a store hold multiples of what is embedded together (the same in xlatent.infer.embed, which takes long to
+# load), so that neither a number of workers nor a kind of output changes a last digit.
+TOGETHER = 512
 _FEW, _MANY = 32, 64  # the same of files, whose responses are in memory too
 _FILES_IN_PART = 1024
 _DRAWN, _DRAWN_IN_PART = 8, 64  # spectra of a task with draws from the posterior, a second each

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from xlatent.infer.embed import POOR_FIT_SIGMA, LatentModel
 from xlatent.infer.encode import Observation, encode, prepare
 from xlatent.infer.model_error import LARGEST, ModelErrors, weight
-from xlatent.infer.refine import Posterior, refine
+from xlatent.infer.refine import Posterior, Proposal, refine
 from xlatent.spectrum import Spectrum
 
 # Enough for what a CCD resolves in broad bands. With more the fit takes up what the flux of a band then lacks.
@@ -67,5 +67,6 @@ def _fitted(
     """Posteriors, as if these were the errors of the model."""
     for begin in range(0, len(spectra), _CHUNK):
         observations = [prepare(s, model.grid) for s in spectra[begin : begin + _CHUNK]]
-        start = encode(model._encoder, observations, model.info.beta)
-        yield refine(model._decoder, observations, *start, errors=errors), observations
+        proposal = Proposal(observations, *encode(model._encoder, observations, model.info.beta))
+        for posterior in refine(model._decoder, [proposal], errors=errors):
+            yield posterior, observations

@@ -1,6 +1,6 @@
 """A loaded model: spectra in, a table of latents or a reconstruction out."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -14,12 +14,14 @@ from xlatent.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.infer.encode import Observation, encode, prepare
 from xlatent.infer.model_error import FILE, ModelErrors
 from xlatent.infer.quantities import LEVELS, Draws, drawn_fluxes, posterior_draws, quantiles, quantities
-from xlatent.infer.refine import Decoder, Posterior, refine
+from xlatent.infer.refine import Decoder, Posterior, Proposal, refine
 from xlatent.infer.sample import sample, with_moments_of
 from xlatent.latents import N_LATENTS, LatentTable
 from xlatent.spectrum import Spectrum
 
-_CHUNK = 128  # spectra at a time: enough for matrix products at full speed, little enough for the caches
+_GROUP = 128  # spectra side by side: enough for matrix products at full speed, little enough for the caches
+TOGETHER = 4 * _GROUP
+"""Spectra that are embedded together. In single precision a latent depends in its last digits on which those are."""
 FLUXES = "fluxes.onnx"
 FEW_COUNTS = 5.0
 POOR_FIT_SIGMA = 3.0
@@ -158,20 +160,21 @@ class LatentModel:
             If a spectrum has no usable response.
         """
         self.info.check_posterior(posterior, refine)
-        size = 1 if posterior == "exact" else _CHUNK
+        size, group = (1, 1) if posterior == "exact" else (TOGETHER, _GROUP)
         listed = [spectra] if isinstance(spectra, Spectrum) else list(spectra)
         parts: list[dict[str, np.ndarray]] = []
         for begin in range(0, len(listed), size):
-            chunk = listed[begin : begin + size]
-            order = _by_response(chunk)
-            chunk = [chunk[i] for i in order]
-            observations = [prepare(s, self.grid) for s in chunk]
-            fitted = self._posterior(observations, refine)
-            columns = self._columns(chunk, observations, *self._draw(observations, fitted, posterior))
+            order = [begin + i for i in _by_response(listed[begin : begin + size])]
+            groups = [[listed[i] for i in order[k : k + group]] for k in range(0, len(order), group)]
+            observed = [[prepare(s, self.grid) for s in some] for some in groups]
+            made = [
+                self._columns(some, observations, *self._draw(observations, fitted, posterior))
+                for some, observations, fitted in zip(groups, observed, self._posteriors(observed, refine), strict=True)
+            ]
             back = np.argsort(order)
-            parts.append({name: column[back] for name, column in columns.items()})
+            parts.append({name: np.concatenate([part[name] for part in made])[back] for name in made[0]})
             if progress is not None:
-                progress(len(chunk))
+                progress(len(order))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
         meta = {
             "model": self.info.name,
@@ -232,12 +235,14 @@ class LatentModel:
         """Band fluxes of draws, quickly where a normal distribution is close enough to the posterior anyway."""
         return drawn_fluxes(self._decoder, draws, self.grid, self._fluxes if gaussian else None)
 
+    def _posteriors(self, observed: Sequence[list[Observation]], exact: bool) -> Iterator[Posterior]:
+        proposals = [Proposal(group, *encode(self._encoder, group, self.info.beta)) for group in observed]
+        frozen = not (exact and self.info.probabilistic)
+        return refine(self._decoder, proposals, frozen=frozen, errors=self.errors)
+
     def _posterior(self, observations: list[Observation], exact: bool) -> Posterior:
-        mean, covariance = encode(self._encoder, observations, self.info.beta)
-        return refine(
-            self._decoder, observations, mean, covariance,
-            frozen=not (exact and self.info.probabilistic), errors=self.errors,
-        )  # fmt: skip
+        [posterior] = self._posteriors([observations], exact)
+        return posterior
 
     def _columns(
         self,

@@ -1,8 +1,9 @@
 """From the encoder's proposal to the exact posterior mode: Fisher scoring on the native-channel statistic."""
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
@@ -16,6 +17,7 @@ from xlatent.statistics import cstat, wstat, wstat_background, wstat_beside
 AMPLITUDE_WIDTH = 3.0
 _ALMOST_NOTHING = 1e-12  # counts in every channel, so that no count is impossible
 _ITERATIONS = 60
+_PATIENCE = 10  # iterations after which few of a group are left
 _CONVERGED = 1e-2  # by which the statistic may still be above its least value
 _NEAR = 0.3  # standard deviations, within which a Jacobian is taken to hold
 _POOR = 3.0  # standard deviations of the statistic above its expected value, at which other starts are tried
@@ -88,19 +90,28 @@ class Decoder:
         return self._session.run(["log_flux", "slopes"], inputs)
 
 
+class Proposal(NamedTuple):
+    """The encoder's word on a group of spectra.
+
+    Attributes
+    ----------
+    observations : list of Observation
+    z, covariance : arrays [n, latents], [n, latents, latents]
+    """
+
+    observations: list[Observation]
+    z: Float[np.ndarray, "n latents"]
+    covariance: Float[np.ndarray, "n latents latents"]
+
+
 def refine(
-    decoder: Decoder,
-    observations: list[Observation],
-    start: Float[np.ndarray, "n latents"],
-    covariance: Float[np.ndarray, "n latents latents"],
-    *,
-    frozen: bool = False,
-    errors: ModelErrors | None = None,
-) -> Posterior:
+    decoder: Decoder, proposals: Sequence[Proposal], *, frozen: bool = False, errors: ModelErrors | None = None
+) -> Iterator[Posterior]:
     """Maximise the posterior of z and the amplitude, and give the covariance there.
 
-    Minimises statistic + |z|² by Fisher scoring damped after Levenberg and Marquardt, all spectra side by side, each
-    for as long as it needs. The Jacobian, which costs as much as eight decoded spectra, is found at the start, after a
+    Minimises statistic + |z|² by Fisher scoring damped after Levenberg and Marquardt, the spectra of a group side by
+    side. The few that take many steps take them together with those of other groups. The Jacobian, which costs as much
+    as eight decoded spectra, is found at the start, after a
     step that fails, and at an end more than 0.3 standard deviations from where it was found last; between, it learns
     from each step (Broyden 1965, Math. Comp. 19, 577).
 
@@ -113,39 +124,58 @@ def refine(
     Parameters
     ----------
     decoder : Decoder
-    observations : list of Observation
-    start, covariance : arrays [n, latents], [n, latents, latents]
-        The encoder's proposal.
+    proposals : sequence of Proposal
+        Groups small enough for a processor's caches.
     frozen : bool
         Fit the amplitude only and keep the proposal for z.
     errors : ModelErrors, optional
         Of the decoder. Eight numbers do not hold every spectrum exactly, and then the counts overstate what is known.
 
-    Returns
-    -------
-    Posterior
+    Yields
+    ------
+    Posterior of each group.
     """
-    fits = _Fits(decoder, observations, start, frozen)
-    _walk(fits, frozen)
-    fit = fits.statistic(np.arange(len(start)))
-    # A way down may end beside the lowest place; others, from nearer to what is common, seldom end beside it too.
-    for nearer in () if frozen else (0.5, 0.0):
-        if len(poor := np.flatnonzero(fit[0] - fit[1] > _POOR * fit[2])):
-            other = _Fits(decoder, [observations[i] for i in poor], nearer * start[poor], frozen)
-            _walk(other, frozen)
-            better = fits.take_better(poor, other)
-            fit[:, better] = fits.statistic(better)
-    return fits.posterior(fit, covariance if frozen else None, errors)
+    groups = [_Fits(decoder, observations, z, frozen) for observations, z, _ in proposals]
+    slow = [_walk(fits, frozen, _PATIENCE) for fits in groups]
+    _go_on(groups, slow, [fits.theta[rows, :-1] for fits, rows in zip(groups, slow, strict=True)], frozen)
+    found = [fits.statistic(np.arange(len(fits.theta))) for fits in groups]
+    if not frozen:
+        # A way down may end beside the lowest place; others, from nearer to what is common, seldom end beside it too.
+        poor = [np.flatnonzero(fit[0] - fit[1] > _POOR * fit[2]) for fit in found]
+        starts = [nearer * p.z[rows] for nearer in (0.5, 0.0) for p, rows in zip(proposals, poor, strict=True)]
+        _go_on(2 * groups, 2 * poor, starts, frozen)
+        for fits, fit, rows in zip(groups, found, poor, strict=True):
+            fit[:, rows] = fits.statistic(rows)
+    for fits, fit, proposal in zip(groups, found, proposals, strict=True):
+        yield fits.posterior(fit, proposal.covariance if frozen else None, errors)
 
 
-def _walk(fits: "_Fits", frozen: bool) -> None:
-    """Go down to where the gradient of each spectrum's objective vanishes."""
+def _go_on(
+    groups: list["_Fits"],
+    chosen: list[Int[np.ndarray, "_"]],
+    starts: list[Float[np.ndarray, "_ latents"]],
+    frozen: bool,
+) -> None:
+    """Walk with some spectra of each group from other starts, and keep where they come to if it is better."""
+    if not sum(map(len, chosen)):
+        return
+    observations = [fits.observations[i] for fits, rows in zip(groups, chosen, strict=True) for i in rows]
+    together = _Fits(groups[0].decoder, observations, np.concatenate(starts), frozen)
+    _walk(together, frozen, _ITERATIONS)
+    begin = 0
+    for fits, rows in zip(groups, chosen, strict=True):
+        fits.take_better(rows, together, begin)
+        begin += len(rows)
+
+
+def _walk(fits: "_Fits", frozen: bool, iterations: int) -> Int[np.ndarray, "_"]:
+    """Go down to where the gradient of each spectrum's objective vanishes; give those that are not there yet."""
     n, dim = fits.theta.shape
     free = slice(dim - 1 if frozen else 0, None)
     damping = np.full(n, 0.1)
     walked = np.zeros(n)  # since the Jacobian was found, in standard deviations
     active = np.arange(n)
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         gradient, curvature = fits.derivatives(active, free)
         more = (damping[active, None] * np.einsum("nii->ni", curvature))[:, :, None] * np.eye(gradient.shape[1])
         step = -np.linalg.solve(curvature + more, gradient[:, :, None])[:, :, 0]
@@ -177,6 +207,7 @@ def _walk(fits: "_Fits", frozen: bool) -> None:
             walked[failed] = 0.0
     if len(rest := active[walked[active] > _NEAR]):
         fits.linearise(rest)
+    return active
 
 
 def net_counts(o: Observation) -> float:
@@ -250,7 +281,7 @@ class _Fits:
         self, decoder: Decoder, observations: list[Observation], z: Float[np.ndarray, "n latents"], fixed: bool
     ) -> None:
         n, latents = z.shape
-        self._decoder = decoder
+        self.decoder, self.observations = decoder, observations
         width = max(len(o.n_on) for o in observations)
         self._n_on, self._n_off, self._scale, self._mean_off = np.zeros((4, n, width), dtype=np.float32)
         for i, o in enumerate(observations):
@@ -290,7 +321,7 @@ class _Fits:
 
     def linearise(self, rows: Int[np.ndarray, "m"]) -> None:
         """Find the exact slopes of the expected counts at the present points."""
-        self._log_flux[rows], jacobian = self._decoder(self.theta[rows, :-1])
+        self._log_flux[rows], jacobian = self.decoder(self.theta[rows, :-1])
         self._jacobian[rows] = jacobian.transpose(0, 2, 1)
         self._set_slopes(rows)
 
@@ -315,7 +346,7 @@ class _Fits:
             log_flux = self._log_flux[rows]
             folded = (self._source[rows] - _ALMOST_NOTHING) * np.exp(-self.theta[rows, -1:]).astype(np.float32)
         else:
-            log_flux, _ = self._decoder._run(trial[:, :-1], np.empty((0, step.shape[1] - 1)))
+            log_flux, _ = self.decoder._run(trial[:, :-1], np.empty((0, step.shape[1] - 1)))
             folded = self._fold(rows, np.exp(log_flux)[:, None])[:, 0]
         objective, source, behind = self._evaluated(rows, trial, folded)
         better = objective < self._objective[rows]
@@ -329,16 +360,18 @@ class _Fits:
         self._objective[took], self._log_flux[took] = objective[better], log_flux[better]
         return better
 
-    def take_better(self, rows: Int[np.ndarray, "m"], other: "_Fits") -> Int[np.ndarray, "k"]:
-        """Take the points of other fits of the same spectra where their objective is lower, and say for which."""
-        better = other._objective < self._objective[rows]
-        width = other._n_on.shape[1]
-        took = rows[better]
-        self.theta[took], self._objective[took] = other.theta[better], other._objective[better]
-        self._log_flux[took], self._jacobian[took] = other._log_flux[better], other._jacobian[better]
-        self._source[took, :width], self._behind[took, :width] = other._source[better], other._behind[better]
-        self._relative[took, :, :width] = other._relative[better]
-        return took
+    def take_better(self, rows: Int[np.ndarray, "m"], other: "_Fits", begin: int) -> None:
+        """Take the points of other fits of the same spectra, there from ``begin`` on, where they are better."""
+        theirs = np.arange(begin, begin + len(rows))
+        better = other._objective[theirs] < self._objective[rows]
+        rows, theirs = rows[better], theirs[better]
+        width = min(self._n_on.shape[1], other._n_on.shape[1])
+        self.theta[rows], self._objective[rows] = other.theta[theirs], other._objective[theirs]
+        self._log_flux[rows], self._jacobian[rows] = other._log_flux[theirs], other._jacobian[theirs]
+        self._source[rows, :width], self._behind[rows, :width] = (
+            own[theirs, :width] for own in (other._source, other._behind)
+        )
+        self._relative[rows, :, :width] = other._relative[theirs, :, :width]
 
     def statistic(self, rows: Int[np.ndarray, "m"]) -> Float[np.ndarray, "3 m"]:
         """W statistic of each spectrum, its expected value and its standard deviation."""
