@@ -39,7 +39,8 @@ def spectrum_of(model, rng, z, counts, background=0.0):
 
 def refined(model, observation):
     mean, covariance = encode(model._encoder, [observation], model.info.beta)
-    return refinement.refine(model._decoder, [observation], mean, covariance)
+    [fitted] = refinement.refine(model._decoder, [refinement.Proposal([observation], mean, covariance)])
+    return fitted
 
 
 def test_many_counts_give_a_gaussian(model):
