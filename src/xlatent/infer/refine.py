@@ -111,9 +111,8 @@ def refine(
 
     Minimises statistic + |z|² by Fisher scoring damped after Levenberg and Marquardt, the spectra of a group side by
     side. The few that take many steps take them together with those of other groups. The Jacobian, which costs as much
-    as eight decoded spectra, is found at the start, after a
-    step that fails, and at an end more than 0.3 standard deviations from where it was found last; between, it learns
-    from each step (Broyden 1965, Math. Comp. 19, 577).
+    as eight decoded spectra, is found at the start, after a step that fails, and at an end more than 0.3 standard
+    deviations from where it was found last; between, it learns from each step (Broyden 1965, Math. Comp. 19, 577).
 
     The statistic is W (C without background) over native channels, with one difference to the W that is reported: where
     a channel's background counts are few, their average over K neighbours stands for them with scale α/K. Plain W
