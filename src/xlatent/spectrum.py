@@ -207,7 +207,7 @@ class Spectrum:
             if value is not None:
                 if np.shape(value) != (n,):
                     raise ParameterError(f"{name} has shape {np.shape(value)} where {n} channels were expected")
-                _set(self, name, np.asarray(value).astype(np.int64, copy=False))
+                _set(self, name, np.asarray(value).astype(np.int64))
         if self.background is not None and self.background.counts.size != n:
             raise ParameterError(
                 f"the background has {self.background.counts.size} channels where the source has {n}: "

@@ -110,7 +110,7 @@ def test_labelled_sources(xlatent, shared_data, tmp_path):
     assert len(table) == 200 and list(table["name"]) == list(some["name"])
     assert np.isfinite(table.z).all() and (table.z_err > 0).all()
     few = np.asarray(table["ess"]) < 100
-    assert few.mean() < 0.02 and all("low_ess" in flags for flags in np.asarray(table["flags"])[few])
+    assert few.mean() <= 0.02 and all("low_ess" in flags for flags in np.asarray(table["flags"])[few])
     well = np.asarray(some["Fb"] / some["e_Fb"]) > 10
     apart = np.abs(np.log10(table["flux_b"] / np.asarray(some["Fb"])))[well]
     assert np.median(apart) < 0.03
