@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 TOGETHER = 512
 _FEW, _MANY = 32, 64  # the same of files, whose responses are in memory too
 _FILES_IN_PART = 1024
-_KEPT = 32 * 2**20  # bytes of an array whose memory is used again
 _DRAWN, _DRAWN_IN_PART = 8, 64  # spectra of a task with draws from the posterior, a second each
 
 Item = TypeVar("Item")
@@ -357,12 +356,9 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def one_thread_each() -> None:
     """Keep linear algebra to one thread in each process: on matrices as small as these, two wait for each other.
 
-    The variables are read when the libraries are loaded, and those of the allocator (glibc's) by processes that start
-    from now on: arrays of some megabytes come and go, and to get their pages from the system each time takes a
-    twentieth of the time of a spectrum.
+    The variables are read when the libraries are loaded.
     """
     os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-    os.environ.update(MALLOC_MMAP_THRESHOLD_=str(_KEPT), MALLOC_TRIM_THRESHOLD_=str(4 * _KEPT))
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
