@@ -3,14 +3,16 @@
 from collections.abc import Iterator, Mapping
 from functools import cache, cached_property
 from itertools import combinations
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from astropy.table import Column, MaskedColumn, Table
-from astropy.units import Unit, UnitBase
 from jaxtyping import Float
 
 from xlatent.errors import ParameterError
+
+if TYPE_CHECKING:  # which takes as long to load as everything else that embeds a spectrum
+    from astropy.table import Column, Table
+    from astropy.units import UnitBase
 
 N_LATENTS = 8
 
@@ -105,7 +107,7 @@ class LatentTable:
     (2, (2, 8), (2, 8, 8))
     """
 
-    def __init__(self, columns: Mapping[str, Any] | Table, meta: Mapping[str, str] | None = None) -> None:
+    def __init__(self, columns: "Mapping[str, Any] | Table", meta: Mapping[str, str] | None = None) -> None:
         given = {name: columns[name] for name in columns.keys()}  # noqa: SIM118 (a Table iterates over its rows)
         lengths = {name: len(value) for name, value in given.items()}
         if len(set(lengths.values())) > 1:
@@ -114,9 +116,7 @@ class LatentTable:
         if unknown := set(meta or {}) - set(META_KEYS):
             raise ParameterError(f"unknown meta {sorted(unknown)}: a latent table takes {', '.join(META_KEYS)}")
         self._known = {info.name: _values(info, given.pop(info.name, None), n_rows) for info in COLUMNS}
-        self._more = Table()
-        for name, value in given.items():
-            self._more[name] = value
+        self._more = given
         self.meta: dict[str, str] = {key: str(value) for key, value in (meta or {}).items()}
 
     @classmethod
@@ -134,11 +134,13 @@ class LatentTable:
         return cls(latent | dict(columns), meta)
 
     @cached_property
-    def _table(self) -> Table:
+    def _table(self) -> "Table":
         """All columns with their attributes, which take longer to make than what is in them."""
+        from astropy.table import Table
+
         table = Table({info.name: _column(info, self._known[info.name]) for info in COLUMNS}, copy=False)
-        for name in self._more.colnames:
-            table[name] = self._more[name]
+        for name, column in self._more.items():
+            table[name] = column
         return table
 
     @property
@@ -163,9 +165,13 @@ class LatentTable:
     @property
     def colnames(self) -> list[str]:
         """Names of all columns, in order."""
-        return [*self._known, *self._more.colnames]
+        return [*self._known, *self._more]
 
-    def to_astropy(self) -> Table:
+    def values(self, name: str) -> np.ndarray:
+        """Values of a column of `COLUMNS` [n], without its attributes."""
+        return self._known[name]
+
+    def to_astropy(self) -> "Table":
         """Copy as an astropy Table, with units, descriptions, UCDs (``column.meta["ucd"]``) and ``meta``."""
         table = self._table.copy()
         table.meta.update(self.meta)
@@ -219,14 +225,18 @@ def _values(info: ColumnInfo, value: Any, n_rows: int) -> np.ndarray:
     return np.ma.array(data, mask=missing) if info.dtype is int else data
 
 
-def _column(info: ColumnInfo, values: np.ndarray) -> Column | MaskedColumn:
+def _column(info: ColumnInfo, values: np.ndarray) -> "Column":
+    from astropy.table import Column, MaskedColumn
+
     attributes = {"unit": _unit(info.unit), "description": info.description, "meta": {"ucd": info.ucd}}
     return (MaskedColumn if info.dtype is int else Column)(values, copy=False, **attributes)
 
 
 @cache
-def _unit(text: str) -> UnitBase | None:
+def _unit(text: str) -> "UnitBase | None":
     """A unit of the schema; to parse them takes longer than all else that makes a small table."""
+    from astropy.units import Unit
+
     return Unit(text) if text else None
 
 

@@ -76,7 +76,7 @@ def test_parquet_carries_units_for_everybody(table, tmp_path):
     import pyarrow.parquet as pq
 
     schema = pq.read_schema(tables.write(table, tmp_path / "t.parquet"))
-    assert schema.field("flux_b").metadata[b"unit"] == b"erg / (s cm2)"
+    assert schema.field("flux_b").metadata[b"unit"] == b"erg cm-2 s-1"
     assert schema.field("flux_b").metadata[b"ucd"] == b"phot.flux;em.X-ray"
     assert schema.metadata[b"xlatent.model"] == b"chandra-acis-8"
 

@@ -5,25 +5,24 @@ import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from astropy.table import Column, MaskedColumn, Table
-from astropy.units import UnitsWarning
-from astropy.utils.exceptions import AstropyWarning
 
 from xlatent.errors import ReadError, WriteError
-from xlatent.latents import META_KEYS, LatentTable
+from xlatent.latents import COLUMNS, META_KEYS, LatentTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from astropy.table import Table
 
 # Where the origin of the latents stands in a FITS header, whose keywords have eight letters.
 _FITS_KEYWORDS = {"model": "XLMODEL", "model_sha256": "XLSHA256", "software": "CREATOR"}
 # The name of the origin in Parquet's schema metadata, the attributes of its columns in their fields' metadata.
 _PARQUET_PREFIX = "xlatent."
+_SCHEMA = {info.name: info for info in COLUMNS}
 # The value that means "missing" in whole-number columns of FITS and VOTable files; FITS wants it spelt out.
 _NULL = np.iinfo(np.int64).min
 # Rows of a row group where a Parquet file is written as they come: 30 MB in memory.
@@ -148,7 +147,7 @@ def read(path: str | Path) -> LatentTable:
     return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta.get(key)})
 
 
-def read_columns(path: str | Path, needed: Iterable[str] = ()) -> Table:
+def read_columns(path: str | Path, needed: Iterable[str] = ()) -> "Table":
     """Read any table: a selection, a catalogue, labels.
 
     Parameters
@@ -168,6 +167,8 @@ def read_columns(path: str | Path, needed: Iterable[str] = ()) -> Table:
     ReadError
         If the suffix is another one, the file is missing or damaged, lacks a column or has no rows.
     """
+    from astropy.utils.exceptions import AstropyWarning
+
     from xlatent.formats import parts
 
     if parts.is_embedding(path):
@@ -216,10 +217,14 @@ def to_arrow(table: LatentTable) -> "pa.Table":
 
     fields, arrays = [], []
     for name in table.colnames:
-        column = table[name]
-        missing = np.ma.getmaskarray(column) if isinstance(column, MaskedColumn) else np.zeros(len(column), dtype=bool)
-        array = _arrow_array(np.asarray(column), missing)
-        fields.append(_field(name, array.type, column.unit, column.meta.get("ucd"), column.description))
+        if name in _SCHEMA:
+            column, info = table.values(name), _SCHEMA[name]
+            attributes = info.unit or None, info.ucd, info.description
+        else:
+            column = table[name]
+            attributes = column.unit, column.meta.get("ucd"), column.description
+        array = _arrow_array(np.asarray(column), np.ma.getmaskarray(column))
+        fields.append(_field(name, array.type, *attributes))
         arrays.append(array)
     schema = pa.schema(fields, metadata={f"{_PARQUET_PREFIX}{key}": value for key, value in table.meta.items()})
     return pa.Table.from_arrays(arrays, schema=schema)
@@ -260,13 +265,15 @@ def _write_parquet(table: LatentTable, path: Path) -> None:
     pq.write_table(to_arrow(table), path)
 
 
-def _read_parquet(path: Path) -> tuple[Table, dict[str, str]]:
+def _read_parquet(path: Path) -> "tuple[Table, dict[str, str]]":
     import pyarrow.parquet as pq
 
     return _from_arrow(pq.read_table(path))
 
 
-def _from_arrow(stored: "pa.Table") -> tuple[Table, dict[str, str]]:
+def _from_arrow(stored: "pa.Table") -> "tuple[Table, dict[str, str]]":
+    from astropy.table import Column, MaskedColumn, Table
+
     table = Table()
     for field, chunks in zip(stored.schema, stored.columns, strict=True):
         attributes = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
@@ -307,8 +314,9 @@ def _write_fits(table: LatentTable, path: Path) -> None:
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
 
 
-def _read_fits(path: Path) -> tuple[Table, dict[str, str]]:
+def _read_fits(path: Path) -> "tuple[Table, dict[str, str]]":
     from astropy.io import fits
+    from astropy.table import Table
 
     with fits.open(path) as hdus:
         hdu = hdus["LATENTS"] if "LATENTS" in hdus else hdus[1]
@@ -331,7 +339,7 @@ def _write_votable(table: LatentTable, path: Path) -> None:
         tree.to_xml(str(path), tabledata_format="binary2")
 
 
-def _read_votable(path: Path) -> tuple[Table, dict[str, str]]:
+def _read_votable(path: Path) -> "tuple[Table, dict[str, str]]":
     from astropy.io import votable
 
     with _erg_allowed():
@@ -347,6 +355,8 @@ def _read_votable(path: Path) -> tuple[Table, dict[str, str]]:
 @contextmanager
 def _erg_allowed() -> Iterator[None]:
     """The VOUnit standard deprecates erg; X-ray catalogues, the CSC's own VOTables among them, are in erg."""
+    from astropy.units import UnitsWarning
+
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The unit 'erg' has been deprecated", category=UnitsWarning)
         yield
@@ -356,7 +366,9 @@ def _write_ecsv(table: LatentTable, path: Path) -> None:
     table.to_astropy().write(path, format="ascii.ecsv", overwrite=True)
 
 
-def _read_ecsv(path: Path) -> tuple[Table, dict[str, str]]:
+def _read_ecsv(path: Path) -> "tuple[Table, dict[str, str]]":
+    from astropy.table import MaskedColumn
+
     table = _plain_ecsv(path)
     for column in table.itercols():
         # astropy takes an empty text for a missing one; in our tables a missing text is an empty one.
@@ -365,15 +377,21 @@ def _read_ecsv(path: Path) -> tuple[Table, dict[str, str]]:
     return table, dict(table.meta)
 
 
-def _plain_ecsv(path: Path) -> Table:
+def _plain_ecsv(path: Path) -> "Table":
     try:
-        return Table.read(path, format="ecsv", engine="pyarrow")  # five times as fast
+        return _plain(path, format="ecsv", engine="pyarrow")  # five times as fast
     except Exception:  # before astropy 7.2; or an empty line in a text of the header, which it takes for its end
-        return Table.read(path, format="ascii.ecsv")
+        return _plain(path, format="ascii.ecsv")
+
+
+def _plain(path: Path, **how: str) -> "Table":
+    from astropy.table import Table
+
+    return Table.read(path, **how)
 
 
 _Writer = Callable[[LatentTable, Path], None]
-_Reader = Callable[[Path], tuple[Table, dict[str, str]]]
+_Reader = Callable[[Path], "tuple[Table, dict[str, str]]"]
 _FORMATS: dict[str, tuple[_Writer, _Reader]] = {
     ".parquet": (_write_parquet, _read_parquet),
     ".fits": (_write_fits, _read_fits),
@@ -381,12 +399,12 @@ _FORMATS: dict[str, tuple[_Writer, _Reader]] = {
     ".ecsv": (_write_ecsv, _read_ecsv),
 }
 
-CATALOGUES: dict[str, Callable[[Path], Table]] = {
+CATALOGUES: "dict[str, Callable[[Path], Table]]" = {
     ".ecsv": _plain_ecsv,
-    ".csv": lambda path: Table.read(path, format="ascii.csv"),
-    ".fits": lambda path: Table.read(path, format="fits"),
-    ".vot": lambda path: Table.read(path, format="votable"),
-    ".xml": lambda path: Table.read(path, format="votable"),
+    ".csv": partial(_plain, format="ascii.csv"),
+    ".fits": partial(_plain, format="fits"),
+    ".vot": partial(_plain, format="votable"),
+    ".xml": partial(_plain, format="votable"),
     ".parquet": lambda path: _read_parquet(path)[0],
 }
 """Reader of each kind of table that `read_columns` takes."""
