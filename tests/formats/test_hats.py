@@ -15,6 +15,7 @@ import pytest
 from astropy import units as u
 from astropy.coordinates import SkyCoord, search_around_sky
 from astropy.io import votable
+from astropy.units import Unit
 
 from xlatent.errors import ParameterError, ReadError, WriteError, XlatentWarning
 from xlatent.formats import hats, parts, tables
@@ -108,7 +109,7 @@ def test_columns_are_described(catalogue, detections, lsdb):
         assert pq.read_schema(file).field("flux_b").metadata == schema.field("flux_b").metadata
     for name in detections.colnames:
         ours, theirs = detections[name], schema.field(name).metadata or {}
-        assert (theirs.get(b"unit", b"").decode() or None) == (str(ours.unit) if ours.unit else None), name
+        assert Unit(theirs.get(b"unit", b"").decode()) == (ours.unit or Unit()), name
         assert theirs.get(b"description", b"").decode() == (ours.description or ""), name
         assert theirs.get(b"ucd", b"").decode() == ours.meta.get("ucd", ""), name
         assert (in_votable[name].unit, in_votable[name].ucd) == (ours.unit, ours.meta.get("ucd")), name
