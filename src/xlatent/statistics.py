@@ -151,7 +151,7 @@ def wstat_beside(
 
 
 def _divergence(counts: Float[np.ndarray, "..."], mean: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """N ln(n / mean) - n + mean, which rounding may leave a hair below zero; 0 if both are 0."""
+    """Return n ln(n / mean) - n + mean, held at 0 where rounding leaves it below; 0 if both are 0."""
     nothing = np.finfo(mean.dtype).tiny  # so that the ratio of nothing to nothing is one
     return np.maximum(counts * np.log((counts + nothing) / (mean + nothing)) - counts + mean, 0.0)
 

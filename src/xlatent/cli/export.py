@@ -29,14 +29,14 @@ def export(
         from xlatent.model import distil as distilling
         from xlatent.model import export as exporting
         from xlatent.model.flux_head import export_flux_head
-    from xlatent.bundle import read_info, sha256, write_info
+    from xlatent.bundle import sha256, write_info
     from xlatent.infer.calibrate import model_errors
     from xlatent.infer.embed import FLUXES, load_model
     from xlatent.infer.model_error import FILE
     from xlatent.simulate.reference import reference_spectra
 
     exporting.export(run, output, name=name, training=_TRAINING)
-    if distil and read_info(output).probabilistic:
+    if distil:
         with progress_bar("distilling", distil) as progress:
             distilling.distil(output, distil, progress)
     model = load_model(output, threads=1)

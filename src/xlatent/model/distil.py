@@ -15,7 +15,7 @@ from xlatent.model.export import export_decoder
 from xlatent.model.preset import Preset
 from xlatent.model.train import simulated_batches
 
-# A third of the width is a ninth of the arithmetic; at a tenth, matrix products are no longer most of the time.
+# Of the arithmetic of width 384 an eighth.
 _WIDTH, _BATCH, _RATE, _WARM_UP = 128, 256, 3e-3, 0.01
 _SEED, _SOURCES = 6174, 65_536
 _WIDER, _PRIOR = 2.0, (0.5, 1.6)  # standard deviations: of posteriors at most, and of what is drawn like the prior
