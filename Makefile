@@ -15,7 +15,7 @@ test: .venv/dev
 
 # From the Chandra Source Catalog to a model, against services on loopback that fail; training is two minutes of it.
 test-catalog: .venv/dev
-	$(THREADS) $(BIN)/python tests/catalog/end_to_end.py --minutes 2
+	$(THREADS) $(BIN)/python tests/csc/end_to_end.py --minutes 2
 
 # On a Dask cluster of processes that die, and as a HATS catalogue opened with LSDB.
 test-cluster: .venv/cluster

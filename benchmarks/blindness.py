@@ -11,7 +11,7 @@ import simulated
 from command import alone
 from embedding import Embedded, embed
 from methods import N_TRAINING, PCA, best_pca, seen, training_views
-from xlatent.grid import ModelGrid
+from xlatent.core.grid import ModelGrid
 from xlatent.simulate import acis, population
 from xlatent.simulate.observe import Observatory
 
@@ -128,7 +128,7 @@ def told_apart(codes: Float[np.ndarray, "two n k"]) -> tuple[float, float]:
     return float(score.mean()), float(score.std() / np.sqrt(n))
 
 
-def _squares(views: tuple[Embedded, Embedded]) -> dict[str, Float[np.ndarray, "n"]]:
+def _squares(views: tuple[Embedded, Embedded]) -> dict[str, Float[np.ndarray, " n"]]:
     """Squared differences of two views' means under their summed covariances: 8 on average where all is right."""
     first, second = views
     pairs = {

@@ -11,15 +11,15 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 
 from command import alone
-from xlatent.bands import hardness_ratios, photon_flux
-from xlatent.bundle import DEFAULT_MODEL
 from xlatent.cli.catalog import RATIO_ERROR
-from xlatent.grid import ModelGrid
+from xlatent.core.absorption import transmission
+from xlatent.core.bands import hardness_ratios, photon_flux
+from xlatent.core.bundle import DEFAULT_MODEL
+from xlatent.core.grid import ModelGrid
+from xlatent.core.latents import LatentTable
 from xlatent.infer.embed import LatentModel, load_model
-from xlatent.infer.from_fluxes import FLUX_FLOOR, RATIOS, Measured, embed_measured
-from xlatent.latents import LatentTable
+from xlatent.infer.photometry import FLUX_FLOOR, RATIOS, Measured, embed_measured
 from xlatent.simulate import acis
-from xlatent.simulate.absorption import transmission
 from xlatent.simulate.continuum import powerlaw
 
 SOURCES = Path(__file__).parents[2] / "shared" / "data" / "catalogues" / "csc2_source_properties.csv"
@@ -60,7 +60,7 @@ def run(
     return {"targets": targets, "tables": [_gammas(scores, len(truth)), _coverages(covered, n)], "scores": scores}
 
 
-def photon_index(photons: Float[np.ndarray, "n n_energy"], grid: ModelGrid) -> Float[np.ndarray, "n"]:
+def photon_index(photons: Float[np.ndarray, "n n_energy"], grid: ModelGrid) -> Float[np.ndarray, " n"]:
     """Γ of the absorbed power law that is most likely, N_H free, if 0.5-7 keV spectra are seen through ACIS.
 
     The area is the mean of front- and back-illuminated chips in 2007. Counts in bins of the model's grid are Poisson
@@ -77,7 +77,7 @@ def photon_index(photons: Float[np.ndarray, "n n_energy"], grid: ModelGrid) -> F
     return np.repeat(GAMMA, len(NH))[best]
 
 
-def agreement(truth: Float[np.ndarray, "n"], found: Float[np.ndarray, "n"]) -> dict[str, float]:
+def agreement(truth: Float[np.ndarray, " n"], found: Float[np.ndarray, " n"]) -> dict[str, float]:
     """Rank correlation, median difference, and half the central 68 % of the differences."""
     low, middle, high = np.quantile(found - truth, (0.15865, 0.5, 0.84135))
     return {
@@ -110,7 +110,7 @@ def coverage(model: LatentModel, n: int, error: float) -> dict[str, tuple[float,
     return {f"z{i}": tuple(np.mean(pull[:, i] < k) for k in (1.0, 1.96)) for i in range(z.shape[1])} | shares
 
 
-def _inside(latents: LatentTable, name: str, truth: Float[np.ndarray, "n"]) -> float:
+def _inside(latents: LatentTable, name: str, truth: Float[np.ndarray, " n"]) -> float:
     return float(np.mean((truth > latents[f"{name}_lolim"]) & (truth < latents[f"{name}_hilim"])))
 
 

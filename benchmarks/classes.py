@@ -11,19 +11,19 @@ from jaxtyping import Float, Int
 from rich.progress import Progress
 
 import simulated
-from xlatent.bands import BANDS, hardness
-from xlatent.bundle import DEFAULT_MODEL
-from xlatent.formats import tables
-from xlatent.grid import ModelGrid
+from xlatent.core.bands import BANDS, hardness
+from xlatent.core.bundle import DEFAULT_MODEL
+from xlatent.core.grid import ModelGrid
+from xlatent.core.latents import LatentTable
+from xlatent.core.spectrum import Spectrum
+from xlatent.formats import latent_tables
 from xlatent.infer.embed import LatentModel, load_model
-from xlatent.latents import LatentTable
 from xlatent.science.accretion import learn
+from xlatent.science.classifier_training import Held, cross_validate, scores
 from xlatent.science.classify import CLASSES, COMPACT, RATIOS
-from xlatent.science.fit_classes import Held, cross_validate, scores
-from xlatent.science.sampling import bootstrap, source_of
+from xlatent.science.resampling import bootstrap, source_of
 from xlatent.simulate import population
 from xlatent.simulate.plasma import ELEMENTS
-from xlatent.spectrum import Spectrum
 
 SEED = 81_000  # never used in training
 COUNTS = 300.0, 3000.0
@@ -44,7 +44,7 @@ def main() -> None:
     model = load_model(given.model, threads=1)
     table, plain = observed(model, given.n)
     if given.latents:
-        tables.write(table, given.latents)
+        latent_tables.write(table, given.latents)
     found = judge(table, plain)
     print(report(found, given.n))
     if given.json:
@@ -71,7 +71,7 @@ def observed(model: LatentModel, n: int) -> tuple[LatentTable, Float[np.ndarray,
     return LatentTable(columns, table.meta), np.stack([count_ratios(s) for s in spectra])
 
 
-def count_ratios(spectrum: Spectrum) -> Float[np.ndarray, "6"]:
+def count_ratios(spectrum: Spectrum) -> Float[np.ndarray, " 6"]:
     """Hardness ratios of photon fluxes from net counts in bands over the response's area for Γ = 1.7, and their errors.
 
     As catalogues make them, with one count added where errors are concerned; ratios are kept within -1 and 1.
@@ -128,7 +128,7 @@ def judge(table: LatentTable, plain: Float[np.ndarray, "n 6"]) -> dict[str, Any]
     }
 
 
-def _balanced(held: Held, classes: Int[np.ndarray, "n"], weights: Float[np.ndarray, "n"]) -> float:
+def _balanced(held: Held, classes: Int[np.ndarray, " n"], weights: Float[np.ndarray, " n"]) -> float:
     right = held.p.argmax(1) == classes
     return float(np.mean([np.average(right[classes == k], weights=weights[classes == k]) for k in range(8)]))
 

@@ -12,13 +12,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from rich.progress import Progress
 
-from xlatent.formats import tables
-from xlatent.latents import LatentTable
+from xlatent.core.latents import LatentTable
+from xlatent.formats import latent_tables
+from xlatent.science.classifier_training import Machine, fit
 from xlatent.science.classify import ALLOWED, CLASSES, features, head
-from xlatent.science.evaluate import HARDNESS, LATENTS, Data, hardness_ratios
-from xlatent.science.evaluate_classes import BRIGHT, Labelled, judge, labelled, leading_directions, scored
-from xlatent.science.fit_classes import Machine, fit
-from xlatent.science.sampling import source_of
+from xlatent.science.resampling import source_of
+from xlatent.workflows.evaluation.classification import BRIGHT, Labelled, judge, labelled, leading_directions, scored
+from xlatent.workflows.evaluation.sections import HARDNESS, LATENTS, Data, hardness_ratios
 
 SPLITS = 5  # into folds, whose scores are averaged: what one split gives depends on luck
 # Balanced accuracy, AGN against compact; and for all: calibration error, coverage.
@@ -56,7 +56,10 @@ def main() -> None:
 
 def read(latents: Path, labels: Path) -> Labelled:
     """Latents with the catalogue's classes and other columns, rows joined by name."""
-    table, catalogue = tables.read(latents), tables.read_columns(labels, ("name", "class", "significance"))
+    table, catalogue = (
+        latent_tables.read(latents),
+        latent_tables.read_columns(labels, ("name", "class", "significance")),
+    )
     place = {name: row for row, name in enumerate(catalogue["name"])}
     table = table[[row for row, name in enumerate(table["name"]) if name in place]]
     catalogue = catalogue[[place[name] for name in table["name"]]]

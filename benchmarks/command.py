@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from xlatent.bundle import DEFAULT_MODEL
+from xlatent.core.bundle import DEFAULT_MODEL
 
 
 def alone(run: Callable[..., dict[str, Any]], what: str | None, n: int) -> None:

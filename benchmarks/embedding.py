@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Float
 from rich.progress import track
 
+from xlatent.core.spectrum import Spectrum
 from xlatent.infer.embed import LatentModel, load_model
-from xlatent.infer.encode import encode, prepare
-from xlatent.spectrum import Spectrum
+from xlatent.infer.observation import encode, prepare
 
 CHUNK = 50  # spectra at a time; a response travels to the process once in each chunk
 Arrays = tuple[np.ndarray, ...]

@@ -14,7 +14,7 @@ from onnx import shape_inference
 
 from machine import copy_rate, product_rate, seconds, spread
 from words import table
-from xlatent.bundle import DEFAULT_MODEL, locate, read_info
+from xlatent.core.bundle import DEFAULT_MODEL, locate, read_info
 
 LEAST = 0.55
 SIZES = (16, 32, 64, 128, 256, 512, 1024)

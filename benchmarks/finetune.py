@@ -20,15 +20,16 @@ import numpy as np
 
 import methods
 import simulated
-from xlatent.bundle import DEFAULT_MODEL
-from xlatent.catalog.labels import split
+from xlatent.core import absorption
+from xlatent.core.bundle import DEFAULT_MODEL
+from xlatent.core.spectrum import Response, Spectrum
+from xlatent.csc.labels import split
 from xlatent.formats import store
 from xlatent.infer.embed import LatentModel, load_model
-from xlatent.infer.encode import prepare
-from xlatent.simulate import absorption, acis, continuum, population
+from xlatent.infer.observation import prepare
+from xlatent.simulate import acis, continuum, population
 from xlatent.simulate.observe import particle_background
 from xlatent.simulate.plasma import ELEMENTS, plasma
-from xlatent.spectrum import Response, Spectrum
 
 SEED = 20_261_122  # no training uses it
 JUDGED = (300.0, 3000.0)  # counts at which methods are compared, as in reconstruction.py

@@ -12,10 +12,10 @@ import million
 import simulated
 from machine import spread
 from words import table
+from xlatent.core.grid import ModelGrid
+from xlatent.core.spectrum import Spectrum
 from xlatent.formats import store
-from xlatent.grid import ModelGrid
 from xlatent.simulate import acis, continuum, population
-from xlatent.spectrum import Spectrum
 
 SEED = 92_000  # never used in training
 NATIVE, EVEN, GRID, OWN = "1,024 channels of ACIS", "the same, 20 to 20,000 counts", "128 channels", "each its own area"

@@ -19,10 +19,10 @@ import simulated
 from command import alone
 from embedding import embed
 from methods import Seen, seen
-from xlatent.bands import hardness_ratios
-from xlatent.grid import ModelGrid
+from xlatent.core.bands import hardness_ratios
+from xlatent.core.grid import ModelGrid
+from xlatent.core.spectrum import Response
 from xlatent.simulate import population
-from xlatent.spectrum import Response
 
 COUNTS = 1_000.0
 SEED = 63_000  # never used in training
@@ -35,12 +35,12 @@ LEAST_EFFECTIVE = 25.0  # below this many effective members the weights are made
 class Question:
     """What is asked of which sources: ``values`` gives names and true values, ``asked`` the R² to reach."""
 
-    chosen: Callable[[population.Parameters], Bool[np.ndarray, "n"]]
-    values: Callable[[ModelGrid, population.Parameters, np.ndarray], dict[str, Float[np.ndarray, "n"]]]
+    chosen: Callable[[population.Parameters], Bool[np.ndarray, " n"]]
+    values: Callable[[ModelGrid, population.Parameters, np.ndarray], dict[str, Float[np.ndarray, " n"]]]
     asked: float
 
 
-def _plain(rows: population.Parameters) -> Bool[np.ndarray, "n"]:
+def _plain(rows: population.Parameters) -> Bool[np.ndarray, " n"]:
     """Sources of one component without smooth distortion and not standing for a detector's background.
 
     Of two components, or of a bent one, the column, index or temperature would not be the source's.
@@ -48,7 +48,7 @@ def _plain(rows: population.Parameters) -> Bool[np.ndarray, "n"]:
     return (rows["fraction"] == 1.0) & ~rows["distortion"].any(axis=1) & (rows["gamma_1"] >= -0.5)
 
 
-def _family(rows: population.Parameters, name: str) -> Bool[np.ndarray, "n"]:
+def _family(rows: population.Parameters, name: str) -> Bool[np.ndarray, " n"]:
     return _plain(rows) & (rows["family_1"] == population.FAMILIES.index(name))
 
 
@@ -140,7 +140,7 @@ def draw(
     return rows, photons
 
 
-def r_squared(truth: Float[np.ndarray, "n"], found: Float[np.ndarray, "n"]) -> float:
+def r_squared(truth: Float[np.ndarray, " n"], found: Float[np.ndarray, " n"]) -> float:
     """Share of the variance of ``truth`` that ``found`` tells."""
     return float(1.0 - np.mean((truth - found) ** 2) / np.var(truth))
 
@@ -162,7 +162,7 @@ def _features(view: Seen) -> Float[np.ndarray, "n n_features"]:
     return np.concatenate([np.arcsinh(flux), np.log(view.unit + 1e-4)], axis=1)
 
 
-def _from_codes(codes: dict[str, np.ndarray], truth: Float[np.ndarray, "n"], n_train: int) -> dict[str, float]:
+def _from_codes(codes: dict[str, np.ndarray], truth: Float[np.ndarray, " n"], n_train: int) -> dict[str, float]:
     """R² on the test sources of regressions from z and from the paper's codes."""
     how = {
         "z": (codes["z"], _boosting()),
@@ -177,7 +177,7 @@ def _from_codes(codes: dict[str, np.ndarray], truth: Float[np.ndarray, "n"], n_t
 
 
 def _from_counts(
-    train: np.ndarray, test: np.ndarray, train_truth: Float[np.ndarray, "m"], truth: Float[np.ndarray, "n"]
+    train: np.ndarray, test: np.ndarray, train_truth: Float[np.ndarray, " m"], truth: Float[np.ndarray, " n"]
 ) -> dict[str, float]:
     """R² of regressions from the counts: boosting on the flux-like spectrum, a network on the instrument as well."""
     n_chan = train.shape[1] // 2
@@ -218,8 +218,8 @@ def posterior_means(
     test: simulated.TestSet,
     chosen: slice,
     library: Float[np.ndarray, "m n_energy"],
-    values: dict[str, Float[np.ndarray, "m"]],
-) -> tuple[dict[str, Float[np.ndarray, "n"]], Float[np.ndarray, "n"]]:
+    values: dict[str, Float[np.ndarray, " m"]],
+) -> tuple[dict[str, Float[np.ndarray, " n"]], Float[np.ndarray, " n"]]:
     """Posterior means of quantities for some spectra, by importance sampling from a library of the same population.
 
     Members are folded through the spectrum's own response and weighted by their Poisson likelihood, the expected
@@ -268,8 +268,8 @@ def posterior_means(
 
 
 def _screened(
-    counts: Float[np.ndarray, "n_chan"],
-    background: Float[np.ndarray, "n_chan"],
+    counts: Float[np.ndarray, " n_chan"],
+    background: Float[np.ndarray, " n_chan"],
     folded: Float[np.ndarray, "m n_chan"],
     squared: Float[np.ndarray, "m n_chan"],
 ) -> np.ndarray:
@@ -284,8 +284,10 @@ def _screened(
 
 
 def _log_likelihood(
-    counts: Float[np.ndarray, "n_chan"], background: Float[np.ndarray, "n_chan"], shapes: Float[np.ndarray, "m n_chan"]
-) -> Float[np.ndarray, "m"]:
+    counts: Float[np.ndarray, " n_chan"],
+    background: Float[np.ndarray, " n_chan"],
+    shapes: Float[np.ndarray, "m n_chan"],
+) -> Float[np.ndarray, " m"]:
     """Poisson log-likelihood of each shape on the background, the amplitude integrated about its best value."""
     log_a = np.full((len(shapes), 1), np.log(max(float((counts - background).sum()), 1.0)))
     for _ in range(6):
@@ -298,7 +300,7 @@ def _log_likelihood(
     return (counts * np.log(mean) - mean).sum(axis=1) - 0.5 * np.log(curvature[:, 0])
 
 
-def _weights(log_weight: Float[np.ndarray, "m"]) -> tuple[Float[np.ndarray, "m"], float]:
+def _weights(log_weight: Float[np.ndarray, " m"]) -> tuple[Float[np.ndarray, " m"], float]:
     """Normalised weights, spread where few members would carry them, and the effective number before that."""
 
     def at(power: float) -> tuple[np.ndarray, float]:

@@ -10,14 +10,14 @@ from scipy.special import kl_div
 
 from embedding import CHUNK, loaded, spread
 from simulated import EXPOSURE, TestSet
-from xlatent.bands import FLUX_BANDS, HARDNESS_RATIOS, hardness
-from xlatent.grid import ModelGrid
+from xlatent.core.bands import FLUX_BANDS, HARDNESS_RATIOS, hardness
+from xlatent.core.grid import ModelGrid
+from xlatent.core.spectrum import Spectrum
 from xlatent.infer.embed import LatentModel
-from xlatent.infer.encode import encode, prepare
+from xlatent.infer.observation import encode, prepare
 from xlatent.infer.quantities import quantiles
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory
-from xlatent.spectrum import Spectrum
 
 LEVELS = (0.025, 0.15865, 0.84135, 0.975)  # limits of the central 95 % and 68 %
 TRAINING_SEED = 0
@@ -68,7 +68,7 @@ def fold(spectra: Float[np.ndarray, "n n_energy"], test: TestSet) -> Float[np.nd
     return out
 
 
-def deviance(shape: Float[np.ndarray, "n n_chan"], view: Seen) -> Float[np.ndarray, "n"]:
+def deviance(shape: Float[np.ndarray, "n n_chan"], view: Seen) -> Float[np.ndarray, " n"]:
     """Expected Poisson deviance of each spectrum against the truth, 2 Σ [m - t + t ln(t/m)] (Cash 1979, ApJ 228, 939).
 
     The amplitude of every shape is the most likely one for the observed counts on the known expected background, so

@@ -18,11 +18,11 @@ import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 
+from xlatent.core.spectrum import Spectrum
 from xlatent.formats.store import SHARD_ROWS, Writer, is_store
 from xlatent.formats.store_rows import encode
 from xlatent.simulate import acis, population
 from xlatent.simulate.observe import particle_background
-from xlatent.spectrum import Spectrum
 
 SIZES = (10_000, 100_000)
 _SOURCES, _RESPONSES = 4096, 32

@@ -19,13 +19,13 @@ from jaxtyping import Float
 from rich.progress import track
 
 from command import alone
-from xlatent.bands import FLUX_BANDS, energy_flux
-from xlatent.bundle import DEFAULT_MODEL
-from xlatent.errors import XlatentWarning
-from xlatent.formats import ogip
+from xlatent.core.bands import FLUX_BANDS, energy_flux
+from xlatent.core.bundle import DEFAULT_MODEL
+from xlatent.core.errors import XlatentWarning
+from xlatent.formats import ogip_spectrum
 from xlatent.formats.inputs import Source, find
 from xlatent.infer.embed import LatentModel, load_model
-from xlatent.infer.encode import Observation, prepare
+from xlatent.infer.observation import Observation, prepare
 from xlatent.infer.quantities import posterior_draws
 from xlatent.infer.refine import AMPLITUDE_WIDTH, Posterior, amplitude_centre, objective, source_counts
 from xlatent.infer.sample import sample
@@ -92,7 +92,9 @@ def compare(name: str, source: Source) -> dict[str, Any]:
     model = load_model(name, threads=1)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XlatentWarning)
-        spectrum = ogip.read(source.pha, arf=source.arf, rmf=source.rmf, background=source.background, name=source.name)
+        spectrum = ogip_spectrum.read(
+            source.pha, arf=source.arf, rmf=source.rmf, background=source.background, name=source.name
+        )
     observation = prepare(spectrum, model.grid)
     refined, proposed = (model._posterior([observation], exact) for exact in (True, False))
     began = time.perf_counter()

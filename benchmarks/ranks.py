@@ -15,13 +15,13 @@ from scipy.stats import chisquare
 import simulated
 from command import alone
 from embedding import CHUNK, loaded, spread
-from xlatent.bands import FLUX_BANDS, column, energy_flux, hardness_ratios
-from xlatent.grid import ModelGrid
+from xlatent.core.bands import FLUX_BANDS, column, energy_flux, hardness_ratios
+from xlatent.core.grid import ModelGrid
+from xlatent.core.spectrum import Spectrum
 from xlatent.infer.embed import load_model
-from xlatent.infer.encode import prepare
+from xlatent.infer.observation import prepare
 from xlatent.infer.refine import Posterior
 from xlatent.infer.sample import sample
-from xlatent.spectrum import Spectrum
 
 SEED = 64_000
 COUNTS = (10.0, 1e5)
@@ -104,12 +104,12 @@ def _gaussian(rng: np.random.Generator, posterior: Posterior) -> Float[np.ndarra
     return centre[:, None] + rng.standard_normal((len(root), N_DRAWS, root.shape[1])) @ root.transpose(0, 2, 1)
 
 
-def _quantities(spectra: Float[np.ndarray, "n n_energy"], grid: ModelGrid) -> dict[str, Float[np.ndarray, "n"]]:
+def _quantities(spectra: Float[np.ndarray, "n n_energy"], grid: ModelGrid) -> dict[str, Float[np.ndarray, " n"]]:
     fluxes = {f"flux_{column(band)}": energy_flux(spectra, grid.energy, band) for band in FLUX_BANDS}
     return fluxes | hardness_ratios(spectra, grid.energy)
 
 
-def _judged(u: Float[np.ndarray, "n"]) -> dict[str, float]:
+def _judged(u: Float[np.ndarray, " n"]) -> dict[str, float]:
     histogram = np.histogram(u, BINS, (0.0, 1.0))[0]
     return {
         "p": float(chisquare(histogram).pvalue),

@@ -17,12 +17,12 @@ import numpy as np
 import xlatent as xl
 from machine import seconds, spread
 from words import table
+from xlatent.core.absorption import cross_section
 from xlatent.formats.inputs import Source, find
 from xlatent.formats.ogip_response import forget
 from xlatent.infer.embed import LatentModel
-from xlatent.infer.encode import prepare
-from xlatent.simulate.absorption import cross_section
-from xlatent.simulate.files import simulate
+from xlatent.infer.observation import prepare
+from xlatent.workflows.simulate import simulate
 
 REAL = Path(__file__).resolve().parents[2] / "shared" / "data" / "spectra" / "manifest.csv"
 LOAD, FIT = "Sherpa: load", "Sherpa: fit"

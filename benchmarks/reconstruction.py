@@ -25,9 +25,9 @@ import methods
 import simulated
 from words import table, write
 from xlatent import figures
-from xlatent.bundle import DEFAULT_MODEL, locate
-from xlatent.errors import ModelError, XlatentWarning
-from xlatent.formats import ogip
+from xlatent.core.bundle import DEFAULT_MODEL, locate
+from xlatent.core.errors import ModelError, XlatentWarning
+from xlatent.formats import ogip_spectrum
 from xlatent.formats.inputs import find
 from xlatent.infer.embed import LatentModel, load_model
 from xlatent.simulate import population
@@ -314,7 +314,7 @@ def real_spectra(model: LatentModel) -> dict[str, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XlatentWarning)
         spectra = [
-            ogip.read(s.pha, arf=s.arf, rmf=s.rmf, background=s.background, name=s.name)
+            ogip_spectrum.read(s.pha, arf=s.arf, rmf=s.rmf, background=s.background, name=s.name)
             for s in find([DATA / "manifest.csv"])
         ]
     with (DATA / "reference_fits.csv").open() as file:

@@ -16,14 +16,14 @@ from rich.progress import track
 import simulated
 from command import alone
 from embedding import embed
-from xlatent.bundle import DEFAULT_MODEL
-from xlatent.formats import tables
-from xlatent.grid import ModelGrid
+from xlatent.core.bundle import DEFAULT_MODEL
+from xlatent.core.grid import ModelGrid
+from xlatent.formats import latent_tables
 from xlatent.infer.embed import load_model
-from xlatent.infer.from_fluxes import Measured, embed_measured
+from xlatent.infer.photometry import Measured, embed_measured
+from xlatent.science.deconvolution import Population, choose
 from xlatent.science.measurement import measured
 from xlatent.science.neighbours import Index
-from xlatent.science.population import Population, choose
 from xlatent.simulate import population
 
 LABELLED = Path(__file__).parents[2] / "shared" / "data" / "catalogues" / "csc2_labelled_sources.csv"
@@ -88,7 +88,7 @@ def posteriors(model: str | Path, workers: int | None) -> Posteriors:
     embedded = embed(model, None, spectra, workers, "simulated spectra")
     found = [(embedded.z, embedded.covariance)]
     if LABELLED.is_file():
-        rows = tables.read_columns(LABELLED)
+        rows = latent_tables.read_columns(LABELLED)
         fluxes, errors = (
             [np.ma.filled(np.ma.asarray(rows[f"{prefix}F{band}"]).astype(float), np.nan) for band in "smh"]
             for prefix in ("", "e_")

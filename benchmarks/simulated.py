@@ -6,11 +6,11 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 
-from xlatent.bands import FLUX_BANDS, column, energy_flux, hardness_ratios
-from xlatent.grid import ModelGrid
+from xlatent.core.bands import FLUX_BANDS, column, energy_flux, hardness_ratios
+from xlatent.core.grid import ModelGrid
+from xlatent.core.spectrum import Response, Spectrum
 from xlatent.simulate import acis, continuum, population
 from xlatent.simulate.observe import particle_background
-from xlatent.spectrum import Response, Spectrum
 
 EXPOSURE = 3e4  # s; counts are what is chosen, so that this only sets the scale of the fluxes
 
@@ -29,10 +29,10 @@ class TestSet:
     photons: Float[np.ndarray, "n n_energy"]
     source: Float[np.ndarray, "n n_chan"]
     background: Float[np.ndarray, "n n_chan"]
-    counts: Float[np.ndarray, "n"]
-    state: Int[np.ndarray, "n"]
+    counts: Float[np.ndarray, " n"]
+    state: Int[np.ndarray, " n"]
 
-    def truth(self, grid: ModelGrid) -> dict[str, Float[np.ndarray, "n"]]:
+    def truth(self, grid: ModelGrid) -> dict[str, Float[np.ndarray, " n"]]:
         """Return true band fluxes and hardness ratios by the names of a latent table's columns."""
         known = {f"flux_{column(band)}": energy_flux(self.photons, grid.energy, band) for band in FLUX_BANDS}
         return known | hardness_ratios(self.photons, grid.energy)
@@ -63,9 +63,9 @@ def observe(
     grid: ModelGrid,
     rng: np.random.Generator,
     rows: population.Parameters,
-    counts: Float[np.ndarray, "n"],
+    counts: Float[np.ndarray, " n"],
     responses: list[Response],
-    state: Int[np.ndarray, "n"],
+    state: Int[np.ndarray, " n"],
     photons: Float[np.ndarray, "n n_energy"] | None = None,
 ) -> TestSet:
     """Observe each source once, with ``counts`` expected, through the response that ``state`` names.

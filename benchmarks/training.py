@@ -23,11 +23,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from machine import seconds, spread
 from words import table
-from xlatent.grid import ModelGrid
+from xlatent.core.grid import ModelGrid
 from xlatent.model import train
 from xlatent.model.autoencoder import Autoencoder
+from xlatent.model.distributed import joined
 from xlatent.model.preset import load_preset
-from xlatent.model.processes import joined
 from xlatent.simulate.observe import Views
 
 PRESET = load_preset("response-aware")

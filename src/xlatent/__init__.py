@@ -6,37 +6,81 @@ Names are imported when they are first used, so that ``import xlatent`` costs ne
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from xlatent.core.hooks import register
+
 if TYPE_CHECKING:
-    from xlatent.formats.ogip import read
-    from xlatent.infer.embed import load_model
-    from xlatent.latents import LatentTable
-    from xlatent.spectrum import Response, Spectrum
+    from xlatent.core.errors import (
+        ModelError,
+        ParameterError,
+        ReadError,
+        ResponseError,
+        WriteError,
+        XlatentError,
+        XlatentWarning,
+    )
+    from xlatent.core.latents import LatentTable
+    from xlatent.core.spectrum import Response, Spectrum
+    from xlatent.core.version import __version__
+    from xlatent.formats.ogip_spectrum import read
+    from xlatent.infer.embed import LatentModel, Reconstruction, load_model
 
-    __version__: str
-
-__all__ = ["LatentTable", "Response", "Spectrum", "__version__", "load_model", "read"]
+__all__ = [
+    "LatentModel",
+    "LatentTable",
+    "ModelError",
+    "ParameterError",
+    "ReadError",
+    "Reconstruction",
+    "Response",
+    "ResponseError",
+    "Spectrum",
+    "WriteError",
+    "XlatentError",
+    "XlatentWarning",
+    "__version__",
+    "load_model",
+    "read",
+]
 
 _HOME = {
-    "LatentTable": "xlatent.latents",
-    "Response": "xlatent.spectrum",
-    "Spectrum": "xlatent.spectrum",
+    "LatentModel": "xlatent.infer.embed",
+    "LatentTable": "xlatent.core.latents",
+    "ModelError": "xlatent.core.errors",
+    "ParameterError": "xlatent.core.errors",
+    "ReadError": "xlatent.core.errors",
+    "Reconstruction": "xlatent.infer.embed",
+    "Response": "xlatent.core.spectrum",
+    "ResponseError": "xlatent.core.errors",
+    "Spectrum": "xlatent.core.spectrum",
+    "WriteError": "xlatent.core.errors",
+    "XlatentError": "xlatent.core.errors",
+    "XlatentWarning": "xlatent.core.errors",
+    "__version__": "xlatent.core.version",
     "load_model": "xlatent.infer.embed",
-    "read": "xlatent.formats.ogip",
+    "read": "xlatent.formats.ogip_spectrum",
 }
+
+# Who implements the methods of nouns that need more than their own room.
+register(
+    {
+        "plot_latents": "xlatent.figures.latent_space:plot_latents",
+        "plot_reconstruction": "xlatent.figures.spectrum:plot_reconstruction",
+        "plot_spectrum": "xlatent.figures.spectrum:plot_spectrum",
+        "read_all": "xlatent.formats.inputs:read_all",
+        "read_latent_table": "xlatent.formats.latent_tables:read",
+        "write_latent_table": "xlatent.formats.latent_tables:write",
+        "write_ogip": "xlatent.formats.ogip_write:write",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import version
-
-        value: Any = version("xlatent")
-    elif name in _HOME:
-        value = getattr(import_module(_HOME[name]), name)
-    else:
+    if name not in _HOME:
         raise AttributeError(f"module 'xlatent' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__

@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from xlatent.cli.main import app
+from xlatent.core.spectrum import Spectrum
 from xlatent.simulate import acis
 from xlatent.simulate.continuum import powerlaw
-from xlatent.spectrum import Spectrum
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def spoilt(request, spoil) -> Path:
 @pytest.fixture
 def damaged_bundle(tmp_path) -> Path:
     """The shipped model with one byte of one file changed."""
-    from xlatent.bundle import DEFAULT_MODEL, locate
+    from xlatent.core.bundle import DEFAULT_MODEL, locate
 
     folder = Path(shutil.copytree(locate(DEFAULT_MODEL), tmp_path / "damaged"))
     content = bytearray((folder / "decoder.onnx").read_bytes())

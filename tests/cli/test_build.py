@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 
 from xlatent.cli.build import build
 from xlatent.cli.embed import embed
-from xlatent.errors import XlatentWarning
-from xlatent.formats import tables
+from xlatent.core.errors import XlatentWarning
+from xlatent.formats import latent_tables
 from xlatent.formats.store import open_store
 
 
@@ -72,7 +72,7 @@ def test_the_real_spectra_embed_from_a_store_as_from_files(xlatent, shared_data,
         output = tmp_path / f"{len(found)}.parquet"
         result = xlatent("embed", given, "--output", output)
         assert result.exit_code == 0, result.stderr
-        found.append(tables.read(output).to_astropy())
+        found.append(latent_tables.read(output).to_astropy())
     files, stored = found
     assert files.colnames == stored.colnames
     for name in files.colnames:
@@ -228,7 +228,7 @@ def test_the_catalogue_is_joined(xlatent, detections, tmp_path):
 
 
 def test_a_fetched_folder_brings_its_catalogue(xlatent, detections, tmp_path):
-    from xlatent.catalog.manifest import Detection, Manifest, Product
+    from xlatent.csc.manifest import Detection, Manifest, Product
 
     with Manifest(detections) as manifest:
         names = {Detection(459, 1, 9): "2CXO J1", Detection(460, 1, 12): "2CXO J1", Detection(461, 1, 3): "2CXO J5"}
@@ -321,7 +321,7 @@ def test_embed_takes_stores_among_files(xlatent, data, tmp_path):
     assert xlatent("build", many(data, 20), "--output", store).exit_code == 0
     result = xlatent("embed", data / "empty.pha", store, data / "faint.pha", "--output", output, "--no-refine")
     assert result.exit_code == 0, result.stderr
-    assert list(tables.read(output)["name"]) == ["empty", *(f"s{i}" for i in range(20)), "faint"]
+    assert list(latent_tables.read(output)["name"]) == ["empty", *(f"s{i}" for i in range(20)), "faint"]
     result = xlatent("embed", store, "--rmf", "none", "--output", output)
     assert result.exit_code == 2 and "--rmf goes with files" in result.stderr
 
@@ -336,7 +336,7 @@ def test_a_damaged_shard_fails_and_the_others_embed(xlatent, data, tmp_path, mon
     shard.write_bytes(shard.read_bytes()[:5000])
     result = xlatent("embed", store, "--output", output, "--no-refine")
     assert result.exit_code == 1
-    assert list(tables.read(output)["name"]) == [f"s{i}" for i in (*range(16), *range(32, 40))]
+    assert list(latent_tables.read(output)["name"]) == [f"s{i}" for i in (*range(16), *range(32, 40))]
     assert "16 of 40 spectra could not be embedded" in result.stderr and "cut off or damaged" in result.stderr
     result = xlatent("build", data / "list.csv", "--output", store)
     assert result.exit_code == 0 and "16 spectra added" in result.stdout

@@ -5,8 +5,8 @@ import pytest
 from astropy import units
 from astropy.table import MaskedColumn, Table
 
-from xlatent.formats import tables
-from xlatent.infer import from_fluxes
+from xlatent.formats import latent_tables
+from xlatent.infer import photometry
 
 N = 4
 FLUXES = {"s": 2e-14, "m": 2.5e-14, "h": 8e-14}
@@ -16,7 +16,7 @@ FLUXES = {"s": 2e-14, "m": 2.5e-14, "h": 8e-14}
 def small_bank():
     """A small large bank, so that tests begin at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(from_fluxes, "_MANY", 2**14)
+        patch.setattr(photometry, "_MANY", 2**14)
         yield
 
 
@@ -48,7 +48,7 @@ def embedded(xlatent, path, *options):
     output = path.with_name("latents.parquet")
     result = xlatent("catalog", "embed", path, "--output", output, *options)
     assert result.exit_code == 0, result.stderr
-    return tables.read(output), result
+    return latent_tables.read(output), result
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".ecsv", ".fits", ".vot", ".parquet"])

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from xlatent.bundle import DEFAULT_MODEL, locate, read_info, sha256, write_info
+from xlatent.core.bundle import DEFAULT_MODEL, locate, read_info, sha256, write_info
 
 
 @pytest.fixture(scope="module", autouse=True)

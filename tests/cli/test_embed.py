@@ -11,12 +11,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from xlatent.cli import tasks
-from xlatent.errors import ModelError, ReadError
-from xlatent.formats import ogip, tables
+from xlatent.core.errors import ModelError, ReadError
+from xlatent.formats import latent_tables, ogip_spectrum
 from xlatent.formats import store as stores
-from xlatent.formats.parts import read as parts_of
+from xlatent.formats.partitions import read as parts_of
 from xlatent.infer import embed
+from xlatent.workflows import tasks
 
 
 def errors(result):
@@ -30,7 +30,7 @@ def test_every_format_holds_the_same_latents(xlatent, drawers, tmp_path, suffix)
     result = xlatent("embed", drawers / "bright.pha", drawers / "faint.pha", "--output", output)
     assert result.exit_code == 0, result.stderr
     assert result.stderr == ""
-    table = tables.read(output)
+    table = latent_tables.read(output)
     assert list(table["name"]) == ["bright", "faint"]
     assert np.isfinite(table.z).all() and (table.z_err > 0).all()
     assert table.meta["model"] == "chandra-acis-8" and len(table.meta["model_sha256"]) == 64
@@ -42,13 +42,13 @@ def test_every_format_holds_the_same_latents(xlatent, drawers, tmp_path, suffix)
 def test_a_folder_gives_every_source_and_no_background(xlatent, drawers, tmp_path):
     result = xlatent("embed", drawers, "--output", tmp_path / "t.parquet")
     assert result.exit_code == 0, result.stderr
-    assert sorted(tables.read(tmp_path / "t.parquet")["name"]) == ["bright", "empty", "faint"]
+    assert sorted(latent_tables.read(tmp_path / "t.parquet")["name"]) == ["bright", "empty", "faint"]
 
 
 def test_a_spectrum_without_counts_gets_a_row(xlatent, drawers, tmp_path):
     result = xlatent("embed", drawers / "empty.pha", "--output", tmp_path / "t.parquet")
     assert result.exit_code == 0, result.stderr
-    table = tables.read(tmp_path / "t.parquet")
+    table = latent_tables.read(tmp_path / "t.parquet")
     assert table["counts"][0] == 0
     assert "no_counts" in table["flags"][0].split(",")
     assert (table.z_err[0] > 0.7).all() and (np.abs(table.z[0]) < 0.7).all()  # little but the prior
@@ -62,7 +62,7 @@ def test_refining_improves_the_posterior(xlatent, drawers, tmp_path):
     for option in ("--refine", "--no-refine"):
         output = tmp_path / f"{option}.parquet"
         assert xlatent("embed", drawers / "bright.pha", option, "--output", output).exit_code == 0
-        table = tables.read(output)
+        table = latent_tables.read(output)
         found[option] = float(table["cstat"][0]) + float(np.sum(table.z[0] ** 2))
     assert found["--refine"] <= found["--no-refine"] + 1e-3
 
@@ -72,7 +72,7 @@ def test_a_bad_file_fails_alone(xlatent, drawers, spoilt, tmp_path):
     good = drawers / "bright.pha", drawers / "faint.pha"
     result = xlatent("embed", good[0], spoilt, good[1], "--output", output, "--failures", failures)
     assert result.exit_code == 1
-    assert list(tables.read(output)["name"]) == ["bright", "faint"]
+    assert list(latent_tables.read(output)["name"]) == ["bright", "faint"]
     with failures.open() as stream:
         rows = list(csv.DictReader(stream))
     assert [(row["name"], row["file"]) for row in rows] == [(spoilt.stem, str(spoilt))]
@@ -104,7 +104,7 @@ def test_a_missing_file_of_a_manifest_fails_alone(xlatent, data, tmp_path):
     (data / "list.csv").write_text("name,pha\none,bright.pha\ntwo,gone.pha\n")
     result = xlatent("embed", data / "list.csv", "--output", tmp_path / "t.ecsv")
     assert result.exit_code == 1
-    assert list(tables.read(tmp_path / "t.ecsv")["name"]) == ["one"]
+    assert list(latent_tables.read(tmp_path / "t.ecsv")["name"]) == ["one"]
     assert "gone.pha does not exist" in result.stderr
 
 
@@ -113,7 +113,7 @@ def test_companions_can_be_given(xlatent, spoil, data, tmp_path):
     given = "--arf", data / "bright.arf", "--rmf", data / "bright.rmf", "--background", "none"
     assert xlatent("embed", pha, "--output", tmp_path / "t.parquet").exit_code == 1
     assert xlatent("embed", pha, *given, "--output", tmp_path / "t.parquet").exit_code == 0
-    assert "no_background" in tables.read(tmp_path / "t.parquet")["flags"][0]
+    assert "no_background" in latent_tables.read(tmp_path / "t.parquet")["flags"][0]
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,7 @@ def test_workers_give_the_same_table_in_the_same_order(data, tmp_path):
         options = ["--no-refine", "--workers", workers, "--output", f"{tmp_path}/{output}"]
         done = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
         assert done.returncode == 1 and "failed: s37: " in done.stderr, done.stderr
-        found.append(tables.read(tmp_path / output))
+        found.append(latent_tables.read(tmp_path / output))
     for table in found:
         assert list(table["name"]) == [f"s{i}" for i in range(70) if i != 37]
         np.testing.assert_array_equal(table.z, found[0].z)
@@ -183,7 +183,7 @@ def test_workers_give_the_same_table_in_the_same_order(data, tmp_path):
 def store(drawers, tmp_path, monkeypatch):
     """A store of 40 spectra in shards of 16, 16 and 8."""
     monkeypatch.setattr(stores, "SHARD_ROWS", 16)
-    spectra = [ogip.read(drawers / f"{name}.pha") for name in ("bright", "faint")]
+    spectra = [ogip_spectrum.read(drawers / f"{name}.pha") for name in ("bright", "faint")]
     numbered = (replace(spectra[i % 2], meta=spectra[i % 2].meta | {"name": f"s{i}"}) for i in range(40))
     stores.write(numbered, tmp_path / "store")
     return tmp_path / "store"
@@ -211,7 +211,7 @@ def test_parts_make_up_the_table(xlatent, store, tmp_path):
     assert parts.schema.equals(one.schema, check_metadata=True)
     for name in one.column_names:
         np.testing.assert_array_equal(parts.column(name).to_numpy(), one.column(name).to_numpy())
-    assert len(tables.read_columns(folder, ["name"])) == 40
+    assert len(latent_tables.read_columns(folder, ["name"])) == 40
 
 
 def test_given_again_it_does_what_is_missing(xlatent, store, tmp_path):
@@ -219,17 +219,17 @@ def test_given_again_it_does_what_is_missing(xlatent, store, tmp_path):
     folder.mkdir()
     command = "embed", store, "--no-refine", "--output", folder
     assert xlatent(*command).exit_code == 0
-    before, table = times_of(folder), tables.read(folder)
+    before, table = times_of(folder), latent_tables.read(folder)
     (folder / PARTS[1]).unlink()
     (folder / PARTS[2]).write_bytes((folder / PARTS[2]).read_bytes()[:3000])
     (folder / f".{PARTS[1]}.0123.part").write_bytes(b"half")
     with pytest.raises(ReadError, match="1 of its 3 parts are missing"):
-        tables.read(folder)
+        latent_tables.read(folder)
     result = xlatent(*command)
     assert result.exit_code == 0 and "(1 of them were there already)" in result.stdout
     after = times_of(folder)
     assert sorted(name for name in before if before[name] == after[name]) == ["_embedding.json", PARTS[0]]
-    np.testing.assert_array_equal(tables.read(folder).z, table.z)
+    np.testing.assert_array_equal(latent_tables.read(folder).z, table.z)
     assert names_in(folder) == ["_embedding.json", *PARTS]
 
 
@@ -266,10 +266,10 @@ def test_a_shard_that_is_mended_is_tried_again(xlatent, store, tmp_path):
     result = xlatent(*command)
     assert result.exit_code == 1 and "failed: row 16 and 15 more: " in result.stderr
     assert "16 of 40 spectra could not be embedded" in errors(result)[0]
-    assert len(tables.read(folder)) == 24
+    assert len(latent_tables.read(folder)) == 24
     shard.write_bytes(whole)
     assert xlatent(*command).exit_code == 0
-    assert list(tables.read(folder)["name"]) == [f"s{i}" for i in range(40)]
+    assert list(latent_tables.read(folder)["name"]) == [f"s{i}" for i in range(40)]
 
 
 def test_several_inputs_and_a_place_elsewhere(xlatent, store, drawers, tmp_path):
@@ -280,7 +280,7 @@ def test_several_inputs_and_a_place_elsewhere(xlatent, store, drawers, tmp_path)
     try:
         result = xlatent("embed", store, drawers, other, store, "--no-refine", "--output", "memory://embedded/here")
         assert result.exit_code == 0, result.stderr
-        table = tables.read(Path("memory://embedded/here"))  # as commands give it
+        table = latent_tables.read(Path("memory://embedded/here"))  # as commands give it
         memory = fsspec.filesystem("memory")
         found = sorted(name.rpartition("/")[2] for name in memory.ls("/embedded/here", detail=False))
         of_stores = [f"{prefix}{name}" for prefix in ("0-store-", "1-store-") for name in PARTS]
@@ -294,8 +294,8 @@ def test_several_inputs_and_a_place_elsewhere(xlatent, store, drawers, tmp_path)
 
 def test_a_worker_that_has_something_else_says_so(drawers):
     # As one on another machine may; here it is this process.
-    from xlatent.cli.tasks import embed_task, settings_of, tasks_for_parts
     from xlatent.formats.inputs import find
+    from xlatent.workflows.tasks import embed_task, settings_of, tasks_for_parts
 
     settings = settings_of("chandra-acis-8", False, "gaussian")
     (task,) = tasks_for_parts(find([drawers]), exact=False)
@@ -329,7 +329,7 @@ def test_the_real_spectra(xlatent, shared_data, tmp_path):
         output = tmp_path / f"{number}.parquet"
         result = xlatent("embed", given, "--output", output)
         assert result.exit_code == 0, result.stderr
-        table = tables.read(output)
+        table = latent_tables.read(output)
         assert len(table) == number
         assert np.isfinite(table.z).all() and np.isfinite(table.z_err).all() and (table.z_err > 0).all()
 

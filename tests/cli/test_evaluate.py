@@ -10,16 +10,17 @@ import typer
 from astropy.table import Table
 from typer.testing import CliRunner
 
-from xlatent.bundle import DEFAULT_MODEL, locate, read_info
 from xlatent.cli import main
 from xlatent.cli.evaluate import evaluate
-from xlatent.formats import store, tables
-from xlatent.latents import LatentTable
-from xlatent.science import evaluate as science
-from xlatent.science import evaluate_classes, fit_classes, formulas, information
+from xlatent.core.bundle import DEFAULT_MODEL, locate, read_info
+from xlatent.core.latents import LatentTable
+from xlatent.core.spectrum import Spectrum
+from xlatent.formats import latent_tables, store
+from xlatent.science import classifier_training, formulas, information
 from xlatent.simulate import acis
 from xlatent.simulate.continuum import powerlaw
-from xlatent.spectrum import Spectrum
+from xlatent.workflows.evaluation import classification
+from xlatent.workflows.evaluation import sections as science
 
 for needed in ("sklearn", "jinja2"):
     if importlib.util.find_spec(needed) is None:
@@ -31,8 +32,8 @@ EACH = 24
 @pytest.fixture(scope="module", autouse=True)
 def small():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_classes, "_LANDMARKS", 30)
-        patch.setattr(evaluate_classes, "_TREES", 10)
+        patch.setattr(classifier_training, "_LANDMARKS", 30)
+        patch.setattr(classification, "_TREES", 10)
         patch.setattr(information, "N_PERMUTATIONS", 20)
         patch.setattr(formulas, "_EVALUATIONS", 2000)
         patch.setattr(science, "_TARGETS", 1)
@@ -72,13 +73,13 @@ def files(tmp_path_factory):
         z[k * EACH : (k + 1) * EACH, k] += 4.0
     kinds[:2] = "CV"
     z[3] = np.nan
-    tables.write(latents(z), folder / "good.parquet")
+    latent_tables.write(latents(z), folder / "good.parquet")
     gamma = np.where(np.arange(len(z)) < 5, np.nan, 2.0 * z[:, 1])
     catalogue = {"name": [f"2CXOJ{i:04d}" for i in range(len(z))], "class": kinds, "powlaw_gamma": gamma}
     catalogue |= {"bb_kt": np.ones(len(z)), "var_prob_b": rng.random(len(z))}
     Table(catalogue).write(folder / "labels.csv")
-    tables.write(latents(z[10:20]), folder / "ten.parquet")
-    tables.write(latents(z, "0" * 64), folder / "other.parquet")
+    latent_tables.write(latents(z[10:20]), folder / "ten.parquet")
+    latent_tables.write(latents(z, "0" * 64), folder / "other.parquet")
     Table({"name": ["nobody"], "class": ["AGN"]}).write(folder / "strangers.csv")
     return folder
 

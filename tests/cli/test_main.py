@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlatent.formats import ogip, tables
+from xlatent.formats import latent_tables, ogip_spectrum
 
 SCRIPT = str(Path(sysconfig.get_path("scripts")) / "xlatent")
 
@@ -74,7 +74,8 @@ def test_simulate_writes_what_can_be_read_and_repeated(xlatent, tmp_path):
         result = xlatent("simulate", "--n", 2, "--seed", 3, "--output", tmp_path / folder)
         assert result.exit_code == 0, result.stderr
     first, second = (
-        [ogip.read(p) for p in sorted((tmp_path / folder).glob("*.pha")) if "_bkg" not in p.name] for folder in "ab"
+        [ogip_spectrum.read(p) for p in sorted((tmp_path / folder).glob("*.pha")) if "_bkg" not in p.name]
+        for folder in "ab"
     )
     assert len(first) == 2 and (tmp_path / "a" / "truth.ecsv").is_file()
     for one, other in zip(first, second, strict=True):
@@ -85,7 +86,7 @@ def test_simulate_writes_what_can_be_read_and_repeated(xlatent, tmp_path):
 def test_demo_writes_a_table_and_a_figure_for_each(xlatent, tmp_path):
     result = xlatent("demo", "--output", tmp_path / "demo")
     assert result.exit_code == 0, result.stderr
-    table = tables.read(tmp_path / "demo" / "latents.parquet")
+    table = latent_tables.read(tmp_path / "demo" / "latents.parquet")
     assert len(table) >= 4 and np.isfinite(table.z).all()
     for name in table["name"]:
         assert (tmp_path / "demo" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -113,7 +114,7 @@ def test_train_resume_and_export(xlatent, drawers, tmp_path, monkeypatch):
     result = xlatent("export", run, "--output", bundle, "--name", "tiny")
     assert result.exit_code == 0, result.stderr
     assert xlatent("embed", drawers / "faint.pha", "--model", bundle, "--output", tmp_path / "t.fits").exit_code == 0
-    assert tables.read(tmp_path / "t.fits").meta["model"] == "tiny"
+    assert latent_tables.read(tmp_path / "t.fits").meta["model"] == "tiny"
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
+from xlatent.core.spectrum import Spectrum
+from xlatent.formats import latent_tables
 from xlatent.formats import store as stores
-from xlatent.formats import tables
-from xlatent.formats.parts import Parts
+from xlatent.formats.partitions import Parts
 from xlatent.simulate import acis
-from xlatent.spectrum import Spectrum
 
 psutil = pytest.importorskip("psutil")
 pytest.importorskip("distributed")
@@ -67,7 +67,7 @@ def alone(store, tmp_path_factory):
     """The table that one process makes."""
     output = tmp_path_factory.mktemp("alone") / "t.parquet"
     subprocess.run([XLATENT, "embed", str(store), "--output", str(output)], check=True, capture_output=True)
-    return tables.read(output)
+    return latent_tables.read(output)
 
 
 class Cluster:
@@ -154,7 +154,7 @@ def parts_in(folder):
 
 
 def assert_same(folder, expected):
-    found = tables.read(folder)
+    found = latent_tables.read(folder)
     assert list(found["name"]) == list(expected["name"])
     assert found.meta == expected.meta
     for name in expected.colnames:
@@ -226,7 +226,7 @@ def test_workers_out_of_memory(cluster, store, heavy, alone, tmp_path):
     assert {name: after[name] for name in before} == before and len(after) == LIGHT + 1
     both = tmp_path / "both.parquet"
     subprocess.run([XLATENT, "embed", str(heavy), str(store), "--output", str(both)], check=True, capture_output=True)
-    assert_same(output, tables.read(both))
+    assert_same(output, latent_tables.read(both))
 
 
 def test_an_interrupt(cluster, store, tmp_path):

@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlatent.errors import WriteError
-from xlatent.figures import save
+from xlatent.core.errors import WriteError
+from xlatent.core.latents import LatentTable
+from xlatent.core.spectrum import Spectrum
 from xlatent.figures.spectrum import MIN_SIGNIFICANCE, draw, fit_in_words, group_channels
+from xlatent.figures.style import save
 from xlatent.infer.embed import load_model
-from xlatent.latents import LatentTable
 from xlatent.simulate import acis
 from xlatent.simulate.continuum import powerlaw
-from xlatent.spectrum import Spectrum
 
 
 @pytest.fixture(scope="module")

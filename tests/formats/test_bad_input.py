@@ -6,8 +6,8 @@ import warnings
 import numpy as np
 import pytest
 
-from xlatent.errors import ReadError, ResponseError, XlatentError, XlatentWarning
-from xlatent.formats import ogip
+from xlatent.core.errors import ReadError, ResponseError, XlatentError, XlatentWarning
+from xlatent.formats import ogip_spectrum
 
 from . import ogip_files as files
 from .ogip_files import BOUNDS, COUNTS, ENERGY, N_CHAN, N_ENERGY, fits
@@ -16,7 +16,7 @@ from .ogip_files import BOUNDS, COUNTS, ENERGY, N_CHAN, N_ENERGY, fits
 def refused(path, error, *words, **keywords):
     """Read must fail with one sentence that holds these words."""
     with pytest.raises(error) as caught:
-        ogip.read(path, **keywords)
+        ogip_spectrum.read(path, **keywords)
     text = str(caught.value)
     for word in words:
         assert word in text, text
@@ -262,7 +262,7 @@ def test_a_repeated_size_is_passed_over(tmp_path):
     """The first one counts; astropy alone takes the last one and goes round for ever."""
     path = files.pha(tmp_path / "a.pi", SPARE=1)
     rewrite_card(path, "SPARE", "PCOUNT", -5800)
-    assert ogip.read(path).counts.sum() == COUNTS.sum()
+    assert ogip_spectrum.read(path).counts.sum() == COUNTS.sum()
 
 
 @pytest.mark.parametrize("tail", [b"", b"\0" * 100, b"junk" * 2000])
@@ -270,7 +270,7 @@ def test_last_block_may_be_short_or_followed_by_anything(tmp_path, tail):
     path = files.pha(tmp_path / "a.pi")
     whole = path.read_bytes()
     path.write_bytes(whole + tail if tail else whole[: -2880 + 8 * N_CHAN])
-    assert ogip.read(path).counts.sum() == COUNTS.sum()
+    assert ogip_spectrum.read(path).counts.sum() == COUNTS.sum()
 
 
 # ---- anything at all
@@ -310,7 +310,7 @@ def test_mutated_files_are_read_or_refused_in_words(tmp_path, seed):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XlatentWarning)  # all other warnings stay errors
         try:
-            result = ogip.read(path)
+            result = ogip_spectrum.read(path)
         except XlatentError as error:
             assert "\n" not in str(error)
         else:

@@ -17,9 +17,9 @@ from astropy.coordinates import SkyCoord, search_around_sky
 from astropy.io import votable
 from astropy.units import Unit
 
-from xlatent.errors import ParameterError, ReadError, WriteError, XlatentWarning
-from xlatent.formats import hats, parts, tables
-from xlatent.latents import LatentTable
+from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.core.latents import LatentTable
+from xlatent.formats import hats, latent_tables, partitions
 
 pytest.importorskip("hats_import")
 # What LSDB and nested-pandas do that the pandas of the day deprecates, and a socket that distributed leaves.
@@ -39,7 +39,7 @@ def lsdb():
 @pytest.fixture(scope="module")
 def sources(shared_data):
     """Labelled sources of the CSC all over the sky, and two on the border of HEALPix's base pixels."""
-    sources = tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")["name", "ra", "dec"]
+    sources = latent_tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")["name", "ra", "dec"]
     sources.add_row(["east of the border", 1e-5, 60.0])
     sources.add_row(["west of the border", 360 - 1e-5, -60.0])
     return sources
@@ -76,7 +76,7 @@ def catalogue(detections, tmp_path_factory):
     """The detections as HATS, from three parts."""
     folder = tmp_path_factory.mktemp("hats")
     files = [
-        tables.write(detections[start : start + 1000], folder / f"{start}.parquet")
+        latent_tables.write(detections[start : start + 1000], folder / f"{start}.parquet")
         for start in range(0, len(detections), 1000)
     ]
     with pytest.warns(XlatentWarning, match=f"csc leaves out 2 of {len(detections)} spectra: they have no position"):
@@ -142,21 +142,23 @@ def test_cross_match(catalogue, detections, sources, lsdb, ours_on_the_right):
 
 def test_embedding_in_parts(detections, lsdb, tmp_path):
     """Parts that are missing are not passed over; what failed in one is no matter of the catalogue's."""
-    info = parts.EmbeddingInfo(
+    info = partitions.EmbeddingInfo(
         software="xlatent 0.1.0",
         model="chandra-acis-8",
         model_sha256="0" * 64,
         refine=True,
         posterior="gaussian",
-        parts=tuple(parts.PartInfo(file=f"{k}.parquet", input="store", rows=10, sha256=f"{k}" * 64) for k in range(3)),
+        parts=tuple(
+            partitions.PartInfo(file=f"{k}.parquet", input="store", rows=10, sha256=f"{k}" * 64) for k in range(3)
+        ),
     )
-    place = parts.Parts(tmp_path / "parts")
+    place = partitions.Parts(tmp_path / "parts")
     place.begin(info)
-    place.write("0.parquet", tables.to_arrow(detections[:0]), [["a", "a.pha", "broken"]] * 10)
-    place.write("2.parquet", tables.to_arrow(detections[10:20]))
+    place.write("0.parquet", latent_tables.to_arrow(detections[:0]), [["a", "a.pha", "broken"]] * 10)
+    place.write("2.parquet", latent_tables.to_arrow(detections[10:20]))
     with pytest.raises(ReadError, match="unfinished: 1 of its 3 parts are missing"):
         hats.write(tmp_path / "parts", tmp_path / "cat")
-    place.write("1.parquet", tables.to_arrow(detections[2:11]), [["b", "b.pha", "broken"]])
+    place.write("1.parquet", latent_tables.to_arrow(detections[2:11]), [["b", "b.pha", "broken"]])
     found = lsdb.open_catalog(hats.write(tmp_path / "parts", tmp_path / "cat"))
     assert sorted(found.compute()["name"]) == sorted([*detections["name"][2:11], *detections["name"][10:20]])
     assert b"xlatent.failures" not in found.original_schema.metadata
@@ -181,7 +183,7 @@ def test_crowded_field(lsdb, tmp_path):
 def test_from_another_format(detections, tmp_path):
     few = detections[2:5]
     plain = LatentTable({name: few[name] for name in few.colnames}, few.meta)
-    folder = hats.write(tables.write(plain, tmp_path / "few.vot"), tmp_path / "few")
+    folder = hats.write(latent_tables.write(plain, tmp_path / "few.vot"), tmp_path / "few")
     assert sorted(file.name for file in folder.iterdir()) == ["collection.properties", "few", "few_margin"]
     assert "hats_nrows=3" in (folder / "few" / "hats.properties").read_text()
     assert str(tmp_path) not in "".join(file.read_text() for file in folder.rglob("*properties"))
@@ -215,7 +217,7 @@ def test_refusals(detections, tmp_path, monkeypatch):
 
 def test_damage_found_late_leaves_nothing(detections, tmp_path):
     """Positions can be read, another column cannot."""
-    file = tables.write(detections[2:], tmp_path / "t.parquet")
+    file = latent_tables.write(detections[2:], tmp_path / "t.parquet")
     column = detections.colnames.index("z0")
     start = pq.ParquetFile(file).metadata.row_group(0).column(column).data_page_offset
     content = bytearray(file.read_bytes())
@@ -227,7 +229,7 @@ def test_damage_found_late_leaves_nothing(detections, tmp_path):
 
 
 def test_interrupted_writing_leaves_nothing(detections, tmp_path):
-    file = tables.write(detections[2:], tmp_path / "t.parquet")
+    file = latent_tables.write(detections[2:], tmp_path / "t.parquet")
     code = f"from xlatent.formats import hats; hats.write({str(file)!r}, {str(tmp_path / 'cat')!r})"
     writer = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     while not list(tmp_path.glob(".cat-*/cat/cat")) and writer.poll() is None:

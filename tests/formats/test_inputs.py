@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from xlatent.errors import ReadError, XlatentWarning
-from xlatent.formats import inputs, ogip
+from xlatent.core.errors import ReadError, XlatentWarning
+from xlatent.formats import inputs, ogip_spectrum
 
 from . import ogip_files as files
 
@@ -29,7 +29,7 @@ def test_folder_gives_source_spectra_only(tmp_path):
     found = inputs.find([tmp_path])
     assert names(found) == ["inner", "src"]
     assert found[0].pha == path
-    assert ogip.read(found[0].pha, found[0].arf, found[0].rmf, found[0].background).background is not None
+    assert ogip_spectrum.read(found[0].pha, found[0].arf, found[0].rmf, found[0].background).background is not None
 
 
 def test_background_named_without_gz_is_still_no_source(tmp_path):
@@ -74,7 +74,7 @@ def test_manifest(tmp_path):
     data = tmp_path / "data"
     assert one == inputs.Source("one", data / "src.pi", data / "src.arf", data / "src.rmf", None)
     assert two == inputs.Source("src", data / "src.pi", background=Path("none"))
-    assert ogip.read(two.pha, two.arf, two.rmf, two.background).background is None
+    assert ogip_spectrum.read(two.pha, two.arf, two.rmf, two.background).background is None
 
 
 def test_equal_names_are_told_apart_and_equal_files_are_taken_once(tmp_path):

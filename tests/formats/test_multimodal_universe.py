@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlatent.errors import ReadError, XlatentWarning
+from xlatent.core.errors import ReadError, XlatentWarning
+from xlatent.core.spectrum import Spectrum
 from xlatent.formats import multimodal_universe as mmu
-from xlatent.formats import ogip
+from xlatent.formats import ogip_spectrum
 from xlatent.infer.embed import load_model
 from xlatent.simulate import acis
 from xlatent.simulate.continuum import powerlaw
-from xlatent.spectrum import Spectrum
 
 EXPOSURE, ALPHA = 31_234.5, 1 / 20
 
@@ -196,12 +196,12 @@ REAL = (
 
 
 @pytest.mark.parametrize("name", REAL)
-@pytest.mark.filterwarnings("ignore::xlatent.errors.XlatentWarning")
+@pytest.mark.filterwarnings("ignore::xlatent.core.errors.XlatentWarning")
 def test_counts_of_real_spectra_come_back(name, shared_data):
     with (shared_data / "spectra" / "manifest.csv").open() as stream:
         row = next(row for row in csv.DictReader(stream) if row["name"] == name)
     files = {key: shared_data / "spectra" / row[key] for key in ("pha", "arf", "rmf")}
-    real = ogip.read(**{("path" if key == "pha" else key): file for key, file in files.items()})
+    real = ogip_spectrum.read(**{("path" if key == "pha" else key): file for key, file in files.items()})
     alpha = float(real.background_scale)
     lo, hi, rate, error, n, b = grouped(real.counts, real.background.counts, real.exposure, alpha, real.response)
     found, background, exposure = mmu.recover(hi - lo, rate, error)

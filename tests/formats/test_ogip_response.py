@@ -7,8 +7,8 @@ import zlib
 import numpy as np
 import pytest
 
-from xlatent.errors import ReadError, XlatentWarning
-from xlatent.formats import ogip, ogip_response
+from xlatent.core.errors import ReadError, XlatentWarning
+from xlatent.formats import ogip_response, ogip_spectrum
 
 from . import ogip_files as files
 from .ogip_files import N_ENERGY
@@ -26,14 +26,14 @@ def matrix_memory(spectrum):
 def test_the_same_files_give_the_same_object(tmp_path):
     path = files.whole(tmp_path)
     other = files.pha(tmp_path / "other.pi", RESPFILE="src.rmf", ANCRFILE="src.arf")
-    assert ogip.read(path).response is ogip.read(path).response is ogip.read(other).response
+    assert ogip_spectrum.read(path).response is ogip_spectrum.read(path).response is ogip_spectrum.read(other).response
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("known_packed", [False, True])
 def test_copies_under_other_names_share_the_matrix_and_keep_their_names(tmp_path, known_packed, packed):
-    one = ogip.read(files.whole(tmp_path), rmf=copy(tmp_path, "one.rmf", known_packed))
-    two = ogip.read(tmp_path / "src.pi", rmf=copy(tmp_path, "two.rmf", packed))
+    one = ogip_spectrum.read(files.whole(tmp_path), rmf=copy(tmp_path, "one.rmf", known_packed))
+    two = ogip_spectrum.read(tmp_path / "src.pi", rmf=copy(tmp_path, "two.rmf", packed))
     assert np.shares_memory(matrix_memory(one), matrix_memory(two))
     assert [s.response.meta["rmf"] for s in (one, two)] == [str(tmp_path / "one.rmf"), str(tmp_path / "two.rmf")]
     np.testing.assert_array_equal(one.response.area, two.response.area)
@@ -48,10 +48,12 @@ def copy(folder, name, packed):
 def test_many_compressions_of_one_file_are_kept_no_more_than_twice(tmp_path):
     path = files.whole(tmp_path)
     raw = (tmp_path / "src.rmf").read_bytes()
-    first = ogip.read(path)
+    first = ogip_spectrum.read(path)
     for level in range(10):
         (tmp_path / "packed.rmf").write_bytes(gzip.compress(raw, level, mtime=level))
-        assert np.shares_memory(matrix_memory(first), matrix_memory(ogip.read(path, rmf=tmp_path / "packed.rmf")))
+        assert np.shares_memory(
+            matrix_memory(first), matrix_memory(ogip_spectrum.read(path, rmf=tmp_path / "packed.rmf"))
+        )
     (known,) = ogip_response._known.values()
     assert len(known.stored) <= 2
 
@@ -59,7 +61,9 @@ def test_many_compressions_of_one_file_are_kept_no_more_than_twice(tmp_path):
 def test_sources_of_a_field_share_the_matrix_and_have_areas_of_their_own(tmp_path):
     path = files.whole(tmp_path)
     areas = [np.full(N_ENERGY, float(10 + i)) for i in range(3)]
-    spectra = [ogip.read(path, arf=files.arf(tmp_path / f"{i}.arf", area=area)) for i, area in enumerate(areas)]
+    spectra = [
+        ogip_spectrum.read(path, arf=files.arf(tmp_path / f"{i}.arf", area=area)) for i, area in enumerate(areas)
+    ]
     for spectrum, area in zip(spectra, areas, strict=True):
         np.testing.assert_array_equal(spectrum.response.area, area)
         assert np.shares_memory(matrix_memory(spectrum), matrix_memory(spectra[0]))
@@ -70,10 +74,12 @@ def test_a_file_that_was_changed_is_read_again(tmp_path, packed):
     path = files.whole(tmp_path)
     for lost in (0.1, 0.2, 0.1):
         files.rmf(tmp_path / "src.rmf", files.matrix(lost=lost), zipped=packed)
-        np.testing.assert_array_equal(ogip.read(path).response.redistribution.toarray(), files.matrix(lost=lost))
+        np.testing.assert_array_equal(
+            ogip_spectrum.read(path).response.redistribution.toarray(), files.matrix(lost=lost)
+        )
     for area in (1.0, 2.0, 1.0):
         files.arf(tmp_path / "src.arf", area=np.full(N_ENERGY, area))
-        assert ogip.read(path).response.area[0] == area
+        assert ogip_spectrum.read(path).response.area[0] == area
 
 
 def forged(raw, crc):
@@ -98,7 +104,7 @@ def test_files_of_one_checksum_and_length_are_told_apart(tmp_path):
     assert len(other.read_bytes()) == len(one)
     for rmf, lost in ((tmp_path / "src.rmf", 0.1), (other, 0.2), (tmp_path / "src.rmf", 0.1)):
         np.testing.assert_array_equal(
-            ogip.read(path, rmf=rmf).response.redistribution.toarray(), files.matrix(lost=lost)
+            ogip_spectrum.read(path, rmf=rmf).response.redistribution.toarray(), files.matrix(lost=lost)
         )
 
 
@@ -106,10 +112,10 @@ def test_a_damaged_file_is_not_taken_for_the_one_whose_checksum_it_states(tmp_pa
     path = files.whole(tmp_path)
     whole = gzip.compress((tmp_path / "src.rmf").read_bytes())
     (tmp_path / "src.rmf").write_bytes(whole)
-    ogip.read(path)
+    ogip_spectrum.read(path)
     (tmp_path / "src.rmf").write_bytes(whole[:200] + bytes(50) + whole[250:])
     with pytest.raises(ReadError, match=r"src\.rmf cannot be read as FITS"):
-        ogip.read(path)
+        ogip_spectrum.read(path)
 
 
 def test_warnings_name_the_file_they_are_about(tmp_path):
@@ -120,25 +126,25 @@ def test_warnings_name_the_file_they_are_about(tmp_path):
     shutil.copy(tmp_path / "src.rmf", tmp_path / "copy.rmf")
     for name in ("src.rmf", "copy.rmf", "src.rmf"):
         with pytest.warns(XlatentWarning, match=rf"{name}\[MATRIX\] has no TLMIN"):
-            spectrum = ogip.read(path, rmf=tmp_path / name)
+            spectrum = ogip_spectrum.read(path, rmf=tmp_path / name)
         assert len(spectrum.meta["warnings"]) == 1
 
 
 def test_memory_is_bounded(tmp_path, monkeypatch):
     path = files.whole(tmp_path)
     kept = ogip_response._known
-    ogip.read(path)
+    ogip_spectrum.read(path)
     size = next(iter(kept.values())).size
     monkeypatch.setattr(ogip_response, "_BUDGET", int(3.5 * size))
     rmfs = [files.rmf(tmp_path / f"{i}.rmf", files.matrix(lost=0.01 * i)) for i in range(8)]
-    first = ogip.read(path, rmf=rmfs[0]).response
+    first = ogip_spectrum.read(path, rmf=rmfs[0]).response
     for rmf in rmfs:
-        ogip.read(path, rmf=rmf)
-        assert ogip.read(path, rmf=rmf).response is not first or rmf == rmfs[0]
+        ogip_spectrum.read(path, rmf=rmf)
+        assert ogip_spectrum.read(path, rmf=rmf).response is not first or rmf == rmfs[0]
         assert sum(matrix.size for matrix in kept.values()) <= ogip_response._BUDGET
     assert len(kept) == 3
-    assert ogip.read(path, rmf=rmfs[0]).response is not first
+    assert ogip_spectrum.read(path, rmf=rmfs[0]).response is not first
     monkeypatch.setattr(ogip_response, "_MOST_MADE", 4)
     for i in range(9):
-        ogip.read(path, arf=files.arf(tmp_path / f"{i}.arf", area=np.full(N_ENERGY, 1.0 + i)))
+        ogip_spectrum.read(path, arf=files.arf(tmp_path / f"{i}.arf", area=np.full(N_ENERGY, 1.0 + i)))
     assert all(len(matrix.made) <= 4 for matrix in kept.values())

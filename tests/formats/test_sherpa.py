@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlatent.errors import XlatentWarning
-from xlatent.formats import ogip
+from xlatent.core.errors import XlatentWarning
+from xlatent.formats import ogip_spectrum
 
 RECORDED = json.loads((Path(__file__).parents[1] / "reference" / "sherpa.json").read_text())["spectra"]
 
@@ -31,7 +31,7 @@ def test_all_27_are_recorded():
 @pytest.mark.parametrize("expected", RECORDED, ids=[source["name"] for source in RECORDED])
 def test_equals_sherpa(expected, shared_data):
     files = {key: shared_data / path if path else "none" for key, path in expected["files"].items()}
-    spectrum = ogip.read(files.pop("pha"), **files)
+    spectrum = ogip_spectrum.read(files.pop("pha"), **files)
 
     assert moments(spectrum.counts) == expected["counts"]
     assert spectrum.exposure == pytest.approx(expected["exposure"], rel=1e-12)
@@ -61,7 +61,7 @@ def test_headers_alone_find_the_same_files(shared_data):
             continue
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", XlatentWarning)  # dead background paths
-            spectrum = ogip.read(shared_data / expected["files"]["pha"])
+            spectrum = ogip_spectrum.read(shared_data / expected["files"]["pha"])
         assert Path(spectrum.response.meta["arf"]) == shared_data / expected["files"]["arf"]
         assert Path(spectrum.response.meta["rmf"]) == shared_data / expected["files"]["rmf"]
         assert (spectrum.background is None) == (expected["background"] is None)

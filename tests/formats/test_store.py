@@ -15,14 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlatent.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.core.spectrum import Response, Spectrum
 from xlatent.formats import store as stores
 from xlatent.formats.inputs import find
-from xlatent.formats.ogip import read
+from xlatent.formats.ogip_spectrum import read
 from xlatent.formats.store import open_store, write
 from xlatent.formats.store_rows import MATRICES, Responses
 from xlatent.simulate import acis
-from xlatent.spectrum import Response, Spectrum
 
 
 def assert_same(found, expected):

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from xlatent.bundle import DEFAULT_MODEL
+from xlatent.core.bundle import DEFAULT_MODEL
 from xlatent.infer.calibrate import model_errors
+from xlatent.infer.decoder_errors import ModelErrors
 from xlatent.infer.embed import LatentModel, load_model
-from xlatent.infer.encode import prepare
-from xlatent.infer.model_error import ModelErrors
+from xlatent.infer.observation import prepare
 from xlatent.simulate.reference import reference_spectra
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xlatent.errors import ParameterError
+from xlatent.core.errors import ParameterError
 from xlatent.infer.compare import compare
 
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from xlatent.errors import ResponseError, XlatentWarning
-from xlatent.formats import ogip
+from xlatent.core.errors import ResponseError, XlatentWarning
+from xlatent.core.spectrum import Spectrum
+from xlatent.formats import ogip_spectrum
 from xlatent.formats.inputs import find
 from xlatent.infer.embed import load_model
 from xlatent.simulate import acis
-from xlatent.spectrum import Spectrum
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def real(shared_data, model):
         )  # dead paths in headers; what they are is tested with the reader
         for row in csv.DictReader(file):
             given = {key: folder / row[key] for key in ("arf", "rmf", "background") if row[key]}
-            spectra.append(ogip.read(folder / row["pha"], name=row["name"], **given))
+            spectra.append(ogip_spectrum.read(folder / row["pha"], name=row["name"], **given))
     with (folder / "reference_fits.csv").open() as file:
         fits = {row["name"]: row for row in csv.DictReader(file)}
     return spectra, model.embed(spectra), fits
@@ -78,7 +78,9 @@ def test_other_missions_embed(shared_data, model):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XlatentWarning)
         sources = find([shared_data / "other-missions"])
-        spectra = [ogip.read(s.pha, arf=s.arf, rmf=s.rmf, background=s.background, name=s.name) for s in sources]
+        spectra = [
+            ogip_spectrum.read(s.pha, arf=s.arf, rmf=s.rmf, background=s.background, name=s.name) for s in sources
+        ]
     table = model.embed(spectra)
     assert len(table) == 3 and np.isfinite(table.z).all()
 

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
+from xlatent.core.statistics import expected_cstat, expected_wstat
 from xlatent.infer.expected import _read, expected_statistic, tabulate
-from xlatent.statistics import expected_cstat, expected_wstat
 
 
 @given(st.integers(0, 2**31))

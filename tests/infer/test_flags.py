@@ -6,12 +6,12 @@ import warnings
 import numpy as np
 import pytest
 
-from xlatent.errors import XlatentWarning
-from xlatent.formats import ogip
+from xlatent.core.errors import XlatentWarning
+from xlatent.core.spectrum import Spectrum
+from xlatent.formats import ogip_spectrum
 from xlatent.infer.embed import load_model
 from xlatent.simulate import acis
 from xlatent.simulate.reference import reference_spectra
-from xlatent.spectrum import Spectrum
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_tycho_and_the_deep_field_lie_within_what_was_trained_on(model, shared_d
         warnings.simplefilter("ignore", XlatentWarning)
         wanted = [row for row in csv.DictReader(file) if row["name"].startswith(("tycho", "cdfs"))]
         spectra = [
-            ogip.read(
+            ogip_spectrum.read(
                 folder / row["pha"], **{key: folder / row[key] for key in ("arf", "rmf", "background") if row[key]}
             )
             for row in wanted

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlatent.infer.embed import load_model
-from xlatent.infer.encode import prepare
+from xlatent.infer.observation import prepare
 from xlatent.infer.quantities import drawn_fluxes, posterior_draws, quantiles, quantities
 from xlatent.infer.refine import Decoder, Posterior
 from xlatent.simulate.reference import reference_spectra

@@ -5,13 +5,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from xlatent.core.spectrum import Spectrum
+from xlatent.core.statistics import cstat, wstat
 from xlatent.infer import refine as refinement
 from xlatent.infer.embed import load_model
-from xlatent.infer.encode import Observation, encode, prepare
+from xlatent.infer.observation import Observation, encode, prepare
 from xlatent.infer.quantities import posterior_draws
 from xlatent.simulate import acis
-from xlatent.spectrum import Spectrum
-from xlatent.statistics import cstat, wstat
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,14 @@ from scipy.special import logsumexp
 from typer.testing import CliRunner
 
 from xlatent.cli.main import app
-from xlatent.errors import ParameterError
-from xlatent.formats import tables
+from xlatent.core.errors import ParameterError
+from xlatent.core.spectrum import Spectrum
+from xlatent.formats import latent_tables
 from xlatent.infer import refine as refinement
 from xlatent.infer import sample as sampling
 from xlatent.infer.embed import LatentModel, load_model
-from xlatent.infer.encode import encode, prepare
+from xlatent.infer.observation import encode, prepare
 from xlatent.simulate import acis
-from xlatent.spectrum import Spectrum
 
 
 @pytest.fixture(scope="module")
@@ -186,7 +186,7 @@ def test_the_commands_take_the_choice(model, tmp_path):
     for command, output in (("embed", table), ("show", figure)):
         done = CliRunner().invoke(app, [command, pha, "--posterior", "exact", "--output", output])
         assert done.exit_code == 0, done.output
-    assert tables.read(table)["ess"][0] > 1000
+    assert latent_tables.read(table)["ess"][0] > 1000
     refused = CliRunner().invoke(app, ["embed", pha, "--posterior", "exact", "--no-refine", "--output", table])
     assert refused.exit_code == 2
     assert refused.stderr.startswith("xlatent: error: ") and refused.stderr.count("\n") == 1

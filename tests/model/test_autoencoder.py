@@ -3,7 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from xlatent.grid import ModelGrid  # noqa: E402
+from xlatent.core.grid import ModelGrid  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
 from xlatent.model.export import example_inputs  # noqa: E402
 from xlatent.model.preset import load_preset  # noqa: E402

@@ -10,8 +10,8 @@ torch = pytest.importorskip("torch")
 import onnxruntime  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from xlatent.bundle import locate  # noqa: E402
-from xlatent.grid import ModelGrid  # noqa: E402
+from xlatent.core.bundle import locate  # noqa: E402
+from xlatent.core.grid import ModelGrid  # noqa: E402
 from xlatent.model import export, train  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
 from xlatent.model.axes import canonical_axes  # noqa: E402

@@ -9,8 +9,8 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file, save_file  # noqa: E402
 
-from xlatent.errors import ModelError  # noqa: E402
-from xlatent.grid import ModelGrid  # noqa: E402
+from xlatent.core.errors import ModelError  # noqa: E402
+from xlatent.core.grid import ModelGrid  # noqa: E402
 from xlatent.model import export, train  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
 from xlatent.model.checkpoint import load  # noqa: E402

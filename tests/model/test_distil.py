@@ -9,10 +9,10 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from xlatent.bundle import locate  # noqa: E402
-from xlatent.grid import ModelGrid  # noqa: E402
+from xlatent.core.bundle import locate  # noqa: E402
+from xlatent.core.grid import ModelGrid  # noqa: E402
 from xlatent.infer.embed import load_model  # noqa: E402
-from xlatent.infer.encode import encode, prepare  # noqa: E402
+from xlatent.infer.observation import encode, prepare  # noqa: E402
 from xlatent.model import distil, export, train  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
 from xlatent.model.checkpoint import load  # noqa: E402

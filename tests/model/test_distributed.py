@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from xlatent.grid import ModelGrid  # noqa: E402
+from xlatent.core.grid import ModelGrid  # noqa: E402
 from xlatent.model import train  # noqa: E402
 from xlatent.model.checkpoint import read_checkpoint  # noqa: E402
 

@@ -12,16 +12,16 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from xlatent.cli.main import app  # noqa: E402
-from xlatent.errors import ModelError, ParameterError  # noqa: E402
+from xlatent.core.errors import ModelError, ParameterError  # noqa: E402
+from xlatent.core.grid import ModelGrid  # noqa: E402
+from xlatent.core.spectrum import Spectrum  # noqa: E402
 from xlatent.formats.store import open_store, write  # noqa: E402
-from xlatent.grid import ModelGrid  # noqa: E402
 from xlatent.model import observed, train  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
 from xlatent.model.observed import Observed, better, halves, smoothed, unusable  # noqa: E402
 from xlatent.model.preset import Network, Training, load_preset  # noqa: E402
 from xlatent.simulate.observe import Observatory  # noqa: E402
 from xlatent.simulate.reference import reference_spectra  # noqa: E402
-from xlatent.spectrum import Spectrum  # noqa: E402
 
 GRID = ModelGrid()
 CPU = torch.device("cpu")
@@ -91,7 +91,7 @@ def test_each_spectrum_comes_once_an_epoch_in_an_order_of_seed_and_epoch(data, s
 
 
 def test_what_the_model_is_given_is_what_inference_gives_it(data, spectra):
-    from xlatent.infer.encode import prepare
+    from xlatent.infer.observation import prepare
 
     views = data._views(spectra[0][:8], CPU)
     for i, spectrum in enumerate(spectra[0][:8]):

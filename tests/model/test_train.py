@@ -8,13 +8,13 @@ torch = pytest.importorskip("torch")
 
 from safetensors.torch import load_file  # noqa: E402
 
-from xlatent.errors import ModelError, ParameterError  # noqa: E402
-from xlatent.grid import ModelGrid  # noqa: E402
+from xlatent.core.errors import ModelError, ParameterError  # noqa: E402
+from xlatent.core.grid import ModelGrid  # noqa: E402
 from xlatent.infer.embed import load_model  # noqa: E402
 from xlatent.model import export, train  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
 from xlatent.model.preset import Network, Preset, Training, load_preset  # noqa: E402
-from xlatent.simulate.files import simulate  # noqa: E402
+from xlatent.workflows.simulate import simulate  # noqa: E402
 
 
 def tiny(name):
@@ -70,9 +70,9 @@ def test_the_exported_bundle_agrees_and_embeds(tmp_path, name):
     model = Autoencoder(preset, ModelGrid())
     model.load_state_dict(load_file(folder / "weights.safetensors"))
     assert export.disagreement(model.eval(), ModelGrid(), folder, n=256) < 1e-4
-    from xlatent.formats import ogip
+    from xlatent.formats import ogip_spectrum
 
-    spectra = [ogip.read(path) for path in simulate(2, 3, tmp_path / "sim")]
+    spectra = [ogip_spectrum.read(path) for path in simulate(2, 3, tmp_path / "sim")]
     table = load_model(folder).embed(spectra)
     assert np.isfinite(table.z).all() and np.isfinite(table.z_err).all() and len(table) == 2
 

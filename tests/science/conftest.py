@@ -5,7 +5,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from xlatent.latents import LatentTable
+from xlatent.core.latents import LatentTable
 
 
 @pytest.fixture(scope="session")
@@ -24,24 +24,24 @@ def latent_table():
 @pytest.fixture(scope="session")
 def labelled(shared_data):
     """Latents of a third of the real labelled sources, from their band fluxes, with catalogue columns beside them."""
-    from xlatent.bundle import DEFAULT_MODEL
-    from xlatent.formats import tables
-    from xlatent.infer import from_fluxes
+    from xlatent.core.bundle import DEFAULT_MODEL
+    from xlatent.formats import latent_tables
+    from xlatent.infer import photometry
     from xlatent.infer.embed import load_model
 
-    rows = tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")
+    rows = latent_tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")
     rows = rows[np.asarray(rows["significance"] > 5)][::3]
     measured = []
     for band in "smh":
         flux, error = (np.asarray(rows[f"{prefix}F{band}"], float) for prefix in ("", "e_"))
-        measured.append(from_fluxes.Measured(f"flux_{band}", flux, error, error))
+        measured.append(photometry.Measured(f"flux_{band}", flux, error, error))
     columns = {"name": rows["name"], "class": rows["class"], "nh_gal": rows["nh_gal"], "P_intra": rows["P_intra"]}
     total = {band: np.asarray(rows[f"F{band}"], float) for band in "smh"}
     for hard, soft in ("hm", "hs", "ms"):
         columns[f"measured_{hard}{soft}"] = (total[hard] - total[soft]) / (total[hard] + total[soft])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(from_fluxes, "_MANY", 2**14)
-        return from_fluxes.embed_measured(load_model(DEFAULT_MODEL), measured, columns)
+        patch.setattr(photometry, "_MANY", 2**14)
+        return photometry.embed_measured(load_model(DEFAULT_MODEL), measured, columns)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from xlatent.errors import ParameterError, ReadError
+from xlatent.core.errors import ParameterError, ReadError
 from xlatent.science.accretion import Direction, learn
 
 CLASSES = np.array(["HMXB", "LMXB", "CV", "AGN", "YSO", "LM-STAR", "HM-STAR"])

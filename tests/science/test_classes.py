@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlatent.bands import hardness_ratios
-from xlatent.grid import ModelGrid
+from xlatent.core.bands import hardness_ratios
+from xlatent.core.grid import ModelGrid
 from xlatent.science.classify import CLASSES
 from xlatent.simulate import population
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from xlatent.errors import ModelError, ParameterError
-from xlatent.latents import LatentTable
-from xlatent.science import fit_classes
+from xlatent.core.errors import ModelError, ParameterError
+from xlatent.core.latents import LatentTable
+from xlatent.science import classifier_training
+from xlatent.science.classifier_training import fit, prediction_set
 from xlatent.science.classify import ALLOWED, CLASSES, COMPACT, classify, features, load_classifier
-from xlatent.science.fit_classes import fit, prediction_set
-from xlatent.science.sampling import source_of
+from xlatent.science.resampling import source_of
 
 pytest.importorskip("onnx")
 pytest.importorskip("sklearn")
@@ -50,7 +50,7 @@ def simulated(seed=0, n=PER_CLASS) -> tuple[LatentTable, np.ndarray]:
 def trained(tmp_path_factory):
     table, classes = simulated()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_classes, "_LANDMARKS", 40)
+        patch.setattr(classifier_training, "_LANDMARKS", 40)
         machines = {
             allowed: fit(*features(table, DIRECTIONS, allowed), classes, source_of(table)) for allowed in SUBSETS
         }

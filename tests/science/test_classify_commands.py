@@ -12,12 +12,12 @@ from typer.testing import CliRunner
 from xlatent.cli import main
 from xlatent.cli.classify import classify
 from xlatent.cli.formulas import formulas
-from xlatent.formats import tables
-from xlatent.latents import LatentTable
-from xlatent.science import fit_classes
+from xlatent.core.latents import LatentTable
+from xlatent.formats import latent_tables
+from xlatent.science import classifier_training
 from xlatent.science import formulas as science_formulas
 from xlatent.science.classify import CLASSES, features
-from xlatent.science.sampling import source_of
+from xlatent.science.resampling import source_of
 
 pytest.importorskip("onnx")
 pytest.importorskip("sklearn")
@@ -50,14 +50,14 @@ def files(tmp_path_factory):
     columns |= {name: np.tanh(0.7 * z[:, 0] - 1.0) for name in ("hard_hm", "hard_hs", "hard_ms")}
     covariance = np.tile(0.01 * np.eye(8), (N, 1, 1))
     table = LatentTable.from_posterior(z, covariance, columns, {"model": "m", "model_sha256": "a" * 64})
-    tables.write(table, folder / "z.parquet")
+    latent_tables.write(table, folder / "z.parquet")
     nh = 10.0 ** (0.3 + (kinds > 3) + 0.1 * rng.standard_normal(N))
     Table({"name": [name.replace(" ", "") for name in columns["name"]], "nh_gal": nh}).write(folder / "sky.ecsv")
     with_sky = LatentTable(dict(table.to_astropy().columns) | {"nh_gal": nh}, table.meta)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fit_classes, "_LANDMARKS", 40)
+        patch.setattr(classifier_training, "_LANDMARKS", 40)
         machines = {
-            allowed: fit_classes.fit(*features(with_sky, np.eye(8)[:, :2], allowed), kinds, source_of(table))
+            allowed: classifier_training.fit(*features(with_sky, np.eye(8)[:, :2], allowed), kinds, source_of(table))
             for allowed in ((), ("nh_gal",))
         }
     path = Path(__file__).resolve().parents[2] / "benchmarks" / "classifier.py"
@@ -81,7 +81,7 @@ def test_classes_go_into_the_table(run, files, tmp_path):
             "classify", folder / "z.parquet", "--output", output, "--classifier", folder / "classifier.onnx", *given
         )
         assert result.exit_code == 0, result.stderr
-        found = tables.read(output)
+        found = latent_tables.read(output)
         p = np.stack([found[f"p_{name.replace('-', '_')}"] for name in CLASSES], axis=1)
         np.testing.assert_allclose(p.sum(axis=1), 1.0, atol=1e-9)
         sets = [set(str(text).split(",")) for text in found["prediction_set"]]
@@ -115,7 +115,7 @@ def test_formulas_are_shown_and_written_as_latex(run, files, tmp_path, monkeypat
         assert "hard_ms" in result.stdout and "z0" in result.stdout
     text = (tmp_path / "f.tex").read_text()
     assert text.startswith(r"\begin{tabular}") and r"$\mathrm{hard\_ms} = " in text and text.count(r" \\") >= 2
-    found = tables.read_columns(tmp_path / "f.ecsv")
+    found = latent_tables.read_columns(tmp_path / "f.ecsv")
     assert found["r2"][-1] > 0.95 and text.count("$") == 2 * len(found) + 2
     one_sentence(run("formulas", folder / "z.parquet", "--target", ","), "names no column")
     one_sentence(run("formulas", folder / "z.parquet", "--target", "kt"), "has no column kt", 1)

@@ -5,12 +5,12 @@ import pytest
 from astropy.table import Table
 
 from xlatent.cli.cluster import cluster as command
-from xlatent.errors import ParameterError, ReadError, XlatentWarning
-from xlatent.formats import tables
+from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
+from xlatent.formats import latent_tables
 from xlatent.science import cluster as module
-from xlatent.science.agreement import judge
 from xlatent.science.cluster import cluster
-from xlatent.science.sampling import folds, source_of
+from xlatent.science.cluster_scores import judge
+from xlatent.science.resampling import folds, source_of
 
 
 def blobs(sizes=(120, 90, 60), distance=2.0, seed=0):
@@ -177,14 +177,14 @@ def test_real_sources(labelled):
 def test_command(latent_table, run, tmp_path):
     z, truth = blobs((40, 30))
     table, output, scores = tmp_path / "t.parquet", tmp_path / "clusters.fits", tmp_path / "scores.csv"
-    tables.write(latent_table(z, ERRORS), table)
+    latent_tables.write(latent_table(z, ERRORS), table)
     labels = tmp_path / "labels.csv"
     names = [f"source{i}" for i in range(69)]  # one is not labelled, and spaces do not count
     Table({"name": names, "class": np.where(truth[:69] == 0, "AGN", "CV")}).write(labels)
     result = run(command, table, "--output", output, "--number", 2, "--labels", labels, "--scores", scores)
     assert result.exit_code == 0, result.output
     assert "clusters of 40, 30 rows, 0 rows in none" in result.output
-    written = tables.read(output)
+    written = latent_tables.read(output)
     np.testing.assert_array_equal(written["cluster"], truth)
     assert {"cluster_prob", "p_cluster0", "p_cluster1", "class"} <= set(written.colnames)
     assert written.meta["model"] == "none"
@@ -194,7 +194,7 @@ def test_command(latent_table, run, tmp_path):
 
 def test_command_says_what_is_wrong(latent_table, run, tmp_path):
     table, labels = tmp_path / "t.parquet", tmp_path / "labels.csv"
-    tables.write(latent_table(blobs((40, 30))[0]), table)
+    latent_tables.write(latent_table(blobs((40, 30))[0]), table)
     call = (table, "--output", tmp_path / "o.parquet", "--labels", labels)
     for rows, message in (
         ({"name": ["x"], "class": ["AGN"]}, "none of its names is in"),

@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from xlatent.errors import ParameterError, XlatentError, XlatentWarning
-from xlatent.latents import LatentTable
+from xlatent.core.errors import ParameterError, XlatentError, XlatentWarning
+from xlatent.core.latents import LatentTable
 from xlatent.science import formulas as science
 from xlatent.science.formulas import formulas
 

@@ -7,9 +7,9 @@ from scipy import stats
 from scipy.special import digamma
 
 from xlatent.cli.information import information as command
-from xlatent.errors import ParameterError, XlatentWarning
-from xlatent.formats import tables
-from xlatent.latents import LatentTable
+from xlatent.core.errors import ParameterError, XlatentWarning
+from xlatent.core.latents import LatentTable
+from xlatent.formats import latent_tables
 from xlatent.science import information as module
 from xlatent.science.information import information, mutual_information
 
@@ -222,7 +222,7 @@ def test_real_sources(labelled, quick):
 def test_command(latent_table, normal, run, quick, tmp_path):
     table, output = tmp_path / "t.parquet", tmp_path / "r.csv"
     a, b, c = normal[:3, :100]
-    tables.write(latent_table(latents(a, b, 100), x=a, hard_hm=c, hard_hs=b, hard_ms=c + b), table)
+    latent_tables.write(latent_table(latents(a, b, 100), x=a, hard_hm=c, hard_hs=b, hard_ms=c + b), table)
     result = run(command, table, "--with", "x", "--output", output)
     assert result.exit_code == 0, result.output
     written = Table.read(output)

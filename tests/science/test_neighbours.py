@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xlatent.errors import ParameterError, ReadError, WriteError
+from xlatent.core.errors import ParameterError, ReadError, WriteError
 from xlatent.science import neighbours
 from xlatent.science.neighbours import Index
 

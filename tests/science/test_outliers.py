@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from xlatent.errors import ParameterError
-from xlatent.latents import LatentTable
+from xlatent.core.errors import ParameterError
+from xlatent.core.latents import LatentTable
+from xlatent.science.deconvolution import Population, choose, fit
 from xlatent.science.measurement import measured
 from xlatent.science.outliers import outliers, probability
-from xlatent.science.population import Population, choose, fit
 
 CLUMPS = Population(
     np.array([0.7, 0.3]),

@@ -5,9 +5,9 @@ import pytest
 from astropy.table import MaskedColumn, Table
 
 from xlatent.cli.regress import regress as command
-from xlatent.errors import ParameterError, ReadError, XlatentWarning
-from xlatent.formats import tables
-from xlatent.latents import LatentTable
+from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
+from xlatent.core.latents import LatentTable
+from xlatent.formats import latent_tables
 from xlatent.science import regress as module
 from xlatent.science.regress import REGRESSORS, regress
 
@@ -101,7 +101,7 @@ def test_real_sources(labelled):
 
 def test_command(latent_table, z, run, tmp_path):
     table, other, output = tmp_path / "t.parquet", tmp_path / "other.ecsv", tmp_path / "r.ecsv"
-    tables.write(latent_table(z, value=z[:, 0], hard_ms=np.zeros(400)), table)
+    latent_tables.write(latent_table(z, value=z[:, 0], hard_ms=np.zeros(400)), table)
     Table({"name": [f"source  {i}" for i in range(300)], "value": z[:300, 1]}).write(other)
     result = run(command, table, "--target", "value", "--output", output, "--join", other)
     assert result.exit_code == 0, result.output

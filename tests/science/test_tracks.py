@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from astropy.table import Table
 
-from xlatent.errors import ParameterError
-from xlatent.latents import LatentTable
+from xlatent.core.absorption import cross_section
+from xlatent.core.errors import ParameterError
+from xlatent.core.latents import LatentTable
 from xlatent.science.tracks import directions, tracks
-from xlatent.simulate.absorption import cross_section
 
 ENERGY = np.geomspace(0.3, 10.0, 120)
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlatent.errors import ParameterError
+from xlatent.core.errors import ParameterError
 from xlatent.formats.ogip_response import read_response
 from xlatent.simulate import acis
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from xlatent.grid import ModelGrid
+from xlatent.core.grid import ModelGrid
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory
 

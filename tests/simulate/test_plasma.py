@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
 
-from xlatent.errors import ParameterError
+from xlatent.core.errors import ParameterError
 from xlatent.simulate.plasma import ELEMENTS, plasma
 
 FINE = np.geomspace(0.1, 12.0, 8001)

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli import check_output
 from xlatent.cli.embed import TABLES
 from xlatent.cli.results import read_joined
 from xlatent.cli.show import FIGURES
-from xlatent.errors import ModelError, ParameterError
+from xlatent.cli.ui import check_output
+from xlatent.core.errors import ModelError, ParameterError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,10 +55,10 @@ def accretion(
         raise ParameterError("--direction uses a direction learned before; leave out --labels and --save")
     import numpy as np
 
-    from xlatent.formats import tables
-    from xlatent.latents import LatentTable
+    from xlatent.core.latents import LatentTable
+    from xlatent.formats import latent_tables
     from xlatent.science.accretion import Direction, learn
-    from xlatent.science.sampling import source_of, usable
+    from xlatent.science.resampling import source_of, usable
 
     latents = read_joined(table, labels, ["class"] if direction is None else [])
     origin = latents.meta.get("model_sha256", "")
@@ -77,7 +77,7 @@ def accretion(
             line.save(keep)
     value, error = line.value(latents.z, latents.covariance)
     columns = {name: latents[name] for name in latents.colnames} | {"accretion": value, "accretion_err": error}
-    tables.write(LatentTable(columns, latents.meta), output)
+    latent_tables.write(LatentTable(columns, latents.meta), output)
     typer.echo(line.formula())
     for name, area in line.auc.items():
         typer.echo(
@@ -85,8 +85,8 @@ def accretion(
         )
     typer.echo(f"written to {output}")
     if figure is not None:
-        from xlatent.bundle import DEFAULT_MODEL
-        from xlatent.figures import save
+        from xlatent.core.bundle import DEFAULT_MODEL
+        from xlatent.figures.style import save
         from xlatent.infer.embed import load_model
 
         loaded = load_model(model or DEFAULT_MODEL, threads=1)
@@ -104,7 +104,7 @@ def _draw(line: "Direction", loaded: "LatentModel") -> "Figure":
     import numpy as np
     from matplotlib.figure import Figure
 
-    from xlatent.figures import BLACK, BLUE, ORANGE, SKY, VERMILION, style
+    from xlatent.figures.style import BLACK, BLUE, ORANGE, SKY, VERMILION, style
 
     values = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     energy = loaded.grid.energy_mid

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from xlatent.cli import FAILED, USAGE, check_output, progress_bar, stop, tell, warnings_to
 from xlatent.cli.embed import write_failures
-from xlatent.cli.tasks import Failure, batches, in_order, reason_of
-from xlatent.errors import ReadError, WriteError
+from xlatent.cli.ui import FAILED, USAGE, abort, check_output, echo_status, progress_bar
+from xlatent.core.errors import ReadError, WriteError
+from xlatent.core.messages import reason, redirect_warnings
+from xlatent.workflows.tasks import Failure, batches, in_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -75,7 +76,7 @@ def build(
         identities = {key: known for (key, _), (_, known) in zip(sources, found, strict=True) if known}
         joined = _Catalogue(catalog or _selection(inputs))
     except ReadError as error:
-        stop(error, USAGE)
+        abort(error, USAGE)
     failures: list[Failure] = []
     told: set[str] = set()
     with Writer(output) as writer:
@@ -92,7 +93,7 @@ def build(
                 failures.extend(outcome.failures)
                 for text in outcome.warnings:
                     if text not in told:
-                        tell(f"warning: {text}")
+                        echo_status(f"warning: {text}")
                 told.update(outcome.warnings)
                 n_done += outcome.n_sources
                 advance(n_done)
@@ -109,12 +110,14 @@ def _report(
     total = n_before + n_stored
     typer.echo(f"{n_stored} spectra added to {output}{known}: {total} in all, {size / 1e6:.4g} MB")
     if joined.unmatched:
-        tell(f"warning: {joined.unmatched} spectra have no row of their own in {joined.path}, and empty columns here")
+        echo_status(
+            f"warning: {joined.unmatched} spectra have no row of their own in {joined.path}, and empty columns here"
+        )
     for failure in failures[:_TOLD]:
-        tell(f"left out: {failure.name}: {failure.reason}")
+        echo_status(f"left out: {failure.name}: {failure.reason}")
     if failures:
         more = f"{len(failures) - _TOLD} of them only there; " if len(failures) > _TOLD else ""
-        stop(
+        abort(
             f"{len(failures)} of {len(failures) + n_stored} spectra were left out, for reasons in {output / LEFT_OUT}; "
             f"{more}{'the others were stored' if n_stored else 'none was added'}",
             FAILED,
@@ -128,7 +131,7 @@ def _sources(inputs: Sequence[str]) -> "list[tuple[Source, dict[str, Any]]]":
     found: list[tuple[Source, dict[str, Any]]] = []
     for fetched, items in groupby(inputs, _is_fetched):
         if fetched:
-            from xlatent.catalog.manifest import sources
+            from xlatent.csc.manifest import sources
 
             for item in items:
                 complete = sources(Path(item))
@@ -152,7 +155,7 @@ def _selection(inputs: Sequence[str]) -> Path | None:
 
 def _fingerprint(source: "Source") -> str:
     """What tells an input from others: its name and its files, wherever the command is given."""
-    from xlatent.formats.fitsfile import is_none
+    from xlatent.formats.fits_table import is_none
 
     files = [source.pha, source.arf, source.rmf, source.background]
     named = ("" if file is None else "none" if is_none(file) else str(file.resolve()) for file in files)
@@ -164,11 +167,11 @@ def _read(folder: Path, sources: "Sequence[tuple[str, Source]]") -> _Outcome:
     """Read some spectra into rows; their matrices go into the store's folder at once."""
     import pyarrow as pa
 
-    from xlatent.formats.ogip import read
+    from xlatent.formats.ogip_spectrum import read
     from xlatent.formats.store_rows import encode
 
     outcome = _Outcome([], [], [], len(sources))
-    with warnings_to(outcome.warnings.append):
+    with redirect_warnings(outcome.warnings.append):
         for key, source in sources:
             try:
                 found = read(source.pha, source.arf, source.rmf, source.background, source.name)
@@ -176,7 +179,7 @@ def _read(folder: Path, sources: "Sequence[tuple[str, Source]]") -> _Outcome:
             except WriteError:
                 raise
             except Exception as error:
-                outcome.failures.append(Failure(source.name, str(source.pha), reason_of(error)))
+                outcome.failures.append(Failure(source.name, str(source.pha), reason(error)))
             else:
                 outcome.rows.append(rows.append_column("input", pa.array([key] * rows.num_rows)))
     return outcome
@@ -202,7 +205,7 @@ class _Catalogue:
         self._rows: pa.Table | None = None
         if path is None:
             return
-        from xlatent.formats.tables import read_columns
+        from xlatent.formats.latent_tables import read_columns
 
         table = read_columns(path)
         if not set(_KEY) <= set(table.colnames) and "name" not in table.colnames:
@@ -223,7 +226,7 @@ class _Catalogue:
         """Add ``source``, ``split`` and the table's columns to rows of spectra."""
         import pyarrow as pa
 
-        from xlatent.catalog.labels import split
+        from xlatent.csc.labels import split
         from xlatent.formats.store_rows import SCHEMA
 
         spectra = rows.select(["input", "name", "object", *_KEY]).to_pylist()

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli import check_output, progress_bar
 from xlatent.cli.embed import TABLES
-from xlatent.errors import ParameterError, ReadError, XlatentWarning
+from xlatent.cli.ui import check_output, progress_bar
+from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
 
 if TYPE_CHECKING:
     import numpy as np
     from astropy.table import Table
 
-    from xlatent.infer.from_fluxes import Measured
+    from xlatent.infer.photometry import Measured
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Latents of a catalogue without its spectra.")
 
@@ -57,13 +57,13 @@ def embed(
     Every row is kept, in order; one without a usable flux or ratio gets the prior and the flag no_data.
     """
     check_output(output, TABLES)
-    from xlatent.bundle import DEFAULT_MODEL
-    from xlatent.formats import tables
+    from xlatent.core.bundle import DEFAULT_MODEL
+    from xlatent.formats import latent_tables
     from xlatent.infer.embed import load_model
-    from xlatent.infer.from_fluxes import embed_measured
+    from xlatent.infer.photometry import embed_measured
 
     named = None if columns is None else parse_columns(columns)
-    rows = tables.read_columns(table)
+    rows = latent_tables.read_columns(table)
     measured = measurements(rows, named, table)
     keys = {key: rows[key] for key in KEYS if key in rows.colnames}
     done = 0
@@ -75,7 +75,7 @@ def embed(
             show(done)
 
         latents = embed_measured(load_model(model or DEFAULT_MODEL), measured, keys, progress=advance)
-    tables.write(latents, output)
+    latent_tables.write(latents, output)
     flags = [set(text.split(",")) for text in latents["flags"]]
     notes = {"no_data": "without usable data", "low_ess": "of few effective draws", "poor_fit": "out of reach"}
     counts = {note: sum(flag in row for row in flags) for flag, note in notes.items()}
@@ -120,7 +120,7 @@ def measurements(table: "Table", named: Mapping[str, Mapping[str, str]] | None, 
     """
     import numpy as np
 
-    from xlatent.infer.from_fluxes import RATIOS, Measured
+    from xlatent.infer.photometry import RATIOS, Measured
 
     if named is None:
         named = _csc_columns(table, path)
@@ -164,7 +164,7 @@ def measurements(table: "Table", named: Mapping[str, Mapping[str, str]] | None, 
 
 def _csc_columns(table: "Table", path: Path) -> dict[str, dict[str, str]]:
     """Columns as the Chandra Source Catalog names them, of those that the table has."""
-    from xlatent.infer.from_fluxes import RATIOS
+    from xlatent.infer.photometry import RATIOS
 
     # The CSC writes flux_aper_lolim_b, with the band last, and hard_hm_lolim.
     names = {f"{kind}_{band}": f"{kind}_aper{{}}_{band}" for kind in ("photflux", "flux") for band in CSC_BANDS}

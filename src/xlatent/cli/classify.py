@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli import check_output
 from xlatent.cli.embed import TABLES
 from xlatent.cli.results import names_of, read_joined
-from xlatent.errors import ParameterError
+from xlatent.cli.ui import check_output
+from xlatent.core.errors import ParameterError
 
 CLASSIFIER = "classifier.onnx"  # in the folder of its model
 
@@ -40,18 +40,18 @@ def classify(
     prediction_set (what cannot be ruled out: it holds the truth in 90 % of cases).
     """
     check_output(output, TABLES)
-    from xlatent.bundle import DEFAULT_MODEL, locate
-    from xlatent.formats import tables
+    from xlatent.core.bundle import DEFAULT_MODEL, locate
+    from xlatent.formats import latent_tables
     from xlatent.science import classify as science
 
     groups = names_of(allowed)
     if unknown := [group for group in groups if group not in science.ALLOWED]:
         raise ParameterError(f"--with takes {', '.join(science.ALLOWED)}, separated by commas, not {unknown[0]!r}")
-    there = [] if join is None else tables.read_columns(join).colnames
+    there = [] if join is None else latent_tables.read_columns(join).colnames
     needed = [names for group in groups for names in science.ALLOWED[group].values()]
     latents = read_joined(table, join, [name for names in needed for name in names if name in there])
     found = science.classify(latents, science.load_classifier(classifier or locate(DEFAULT_MODEL) / CLASSIFIER), groups)
-    tables.write(found, output)
+    latent_tables.write(found, output)
     sets = [str(names).split(",") for names in found["prediction_set"]]
     sure = [names[0] for names in sets if len(names) == 1]
     tally = ", ".join(f"{name} {sure.count(name)}" for name in science.CLASSES if name in sure)

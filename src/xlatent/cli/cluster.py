@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli import check_output
 from xlatent.cli.embed import TABLES
 from xlatent.cli.results import RESULTS, read_joined, show, write
+from xlatent.cli.ui import check_output
 
 
 class Method(StrEnum):
@@ -48,10 +48,10 @@ def cluster(
         check_output(scores, RESULTS)
     import numpy as np
 
-    from xlatent.formats import tables
-    from xlatent.latents import LatentTable
-    from xlatent.science import agreement, sampling
+    from xlatent.core.latents import LatentTable
+    from xlatent.formats import latent_tables
     from xlatent.science import cluster as clusters
+    from xlatent.science import cluster_scores, resampling
 
     latents = read_joined(table, labels, ["class"] if labels is not None else [])
     found = clusters.cluster(latents, method.value, number, seed)
@@ -61,13 +61,13 @@ def cluster(
     if "class" in columns:
         classes = np.ma.filled(np.ma.asarray(columns["class"]).astype(str), "")
         with_latents = np.isfinite(found.probability)
-        results = agreement.judge(
-            found.label[with_latents], classes[with_latents], sampling.source_of(latents)[with_latents], seed
+        results = cluster_scores.judge(
+            found.label[with_latents], classes[with_latents], resampling.source_of(latents)[with_latents], seed
         )
         show(results)
         if scores is not None:
             write(results, scores)
-    tables.write(LatentTable(columns, latents.meta), output)
+    latent_tables.write(LatentTable(columns, latents.meta), output)
     sizes = np.bincount(found.label + 1, minlength=1)
     told = ", ".join(str(size) for size in sizes[1:]) or "none"
     typer.echo(f"clusters of {told} rows, {sizes[0]} rows in none; written to {output}")

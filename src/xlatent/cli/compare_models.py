@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli import progress_bar
+from xlatent.cli.ui import progress_bar
 
 if TYPE_CHECKING:
-    from xlatent.grid import ModelGrid
+    from xlatent.core.grid import ModelGrid
+    from xlatent.core.spectrum import Spectrum
     from xlatent.infer.compare import Comparison
-    from xlatent.spectrum import Spectrum
 
 _N_SIMULATED = 512
 _CHUNK = 32  # spectra at a time: a native response is about a megabyte
@@ -58,7 +58,7 @@ def _simulated(grid: "ModelGrid") -> "tuple[int, Iterator[list[Spectrum]]]":
 
 def _read(inputs: list[str]) -> "tuple[int, Iterator[list[Spectrum]]]":
     from xlatent.formats.inputs import find
-    from xlatent.formats.ogip import read
+    from xlatent.formats.ogip_spectrum import read
 
     sources = find(inputs)
 

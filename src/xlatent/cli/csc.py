@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xlatent.cli import USAGE, check_output, stop, tell
 from xlatent.cli.csc_fetch import fetch
 from xlatent.cli.csc_label import label
+from xlatent.cli.ui import USAGE, abort, check_output, echo_status
 
 if TYPE_CHECKING:
     from astropy.table import Row, Table
 
-    from xlatent.catalog.query import Cone
+    from xlatent.csc.query import Cone
 
 app = typer.Typer(help="The Chandra Source Catalog: select detections, fetch their spectra, label them.")
 _Release = Annotated[str, typer.Option(help="Release of the catalogue: 2.1 or 2.0.")]
@@ -53,10 +53,10 @@ def select(
     service: _Service = None,
 ) -> None:
     """Select detections with ACIS, one row each, with what the catalogue says of them and of their sources."""
-    from xlatent.catalog.query import Limits, read_names, read_positions, write
+    from xlatent.csc.query import Limits, read_names, read_positions, write
 
     if sum(given is not None for given in (cone, names, classes)) > 1:
-        stop("--cone, --names and --classes exclude each other; give one of them", USAGE)
+        abort("--cone, --names and --classes exclude each other; give one of them", USAGE)
     check_output(output, [".ecsv"])
     where: dict[str, Any] = {}
     if cone is not None:
@@ -71,7 +71,7 @@ def select(
         hear(f"writing {output}")
         write(found, output)
     sources = len(set(found["name"]))
-    tell(f"{len(found)} detections of {sources} sources of release {release} are in {output}")
+    echo_status(f"{len(found)} detections of {sources} sources of release {release} are in {output}")
 
 
 @app.command()
@@ -93,14 +93,14 @@ app.command()(label)
 
 
 def _catalog(release: str, service: str | None, hear: Callable[[str], Any]) -> Any:
-    from xlatent.catalog.query import Catalog
+    from xlatent.csc.query import Catalog
 
     try:
         return Catalog(release, service, hear)
     except ModuleNotFoundError as error:
         if error.name != "pyvo":
             raise
-        stop('pyvo is not installed, and the catalogue is asked through it: pip install "xlatent[csc]"', USAGE)
+        abort('pyvo is not installed, and the catalogue is asked through it: pip install "xlatent[csc]"', USAGE)
 
 
 @contextmanager
@@ -117,14 +117,14 @@ def _waiting() -> Iterator[Callable[[str], Any]]:
 
 
 def _cone(text: str) -> "Cone":
-    from xlatent.catalog.query import Cone
+    from xlatent.csc.query import Cone
 
     try:
         ra, dec, radius = (float(part) for part in text.split(","))
     except ValueError:
-        stop(f"--cone should be three numbers RA,DEC,RADIUS in degrees, and it is {text!r}", USAGE)
+        abort(f"--cone should be three numbers RA,DEC,RADIUS in degrees, and it is {text!r}", USAGE)
     if not (0 <= ra <= 360 and -90 <= dec <= 90 and 0 < radius <= 180):
-        stop(
+        abort(
             f"--cone is {text}, and it should have RA from 0 to 360, Dec from -90 to 90 and a radius above 0 and up to "
             "180, in degrees",
             USAGE,

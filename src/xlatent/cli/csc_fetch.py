@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xlatent.cli import FAILED, USAGE, stop, tell
+from xlatent.cli.ui import FAILED, USAGE, abort, echo_status
 
 
 def fetch(
@@ -30,8 +30,8 @@ def fetch(
     try:
         import httpx  # noqa: F401
     except ModuleNotFoundError:
-        stop('httpx is not installed, and the catalogue needs it: pip install "xlatent[csc]"', USAGE)
-    from xlatent.catalog import retrieve
+        abort('httpx is not installed, and the catalogue needs it: pip install "xlatent[csc]"', USAGE)
+    from xlatent.csc import retrieve
 
     with _progress() as show:
         report = retrieve.fetch(
@@ -42,12 +42,12 @@ def fetch(
         f"({report.n_bytes / 1e6:.1f} MB, {report.requests} requests)"
     )
     if report.lacking:
-        tell(
+        echo_status(
             f"warning: the archive does not have {_files(report.lacking)}; they are not asked for again without "
             "--retry-missing"
         )
     if report.failed:
-        stop(f"{_files(report.failed)} could not be had; run the command again to ask for them", FAILED)
+        abort(f"{_files(report.failed)} could not be had; run the command again to ask for them", FAILED)
 
 
 def _files(products: dict[Any, str]) -> str:

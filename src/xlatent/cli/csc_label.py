@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli import USAGE, check_output, progress_bar, stop, tell
+from xlatent.cli.ui import USAGE, abort, check_output, echo_status, progress_bar
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -35,13 +35,13 @@ def label(
     both are named in class_conflict.
     """
     if labels is not None and (simbad or server is not None):
-        stop(
+        abort(
             "--labels takes the classes from a file, so --simbad and --server have nothing to do; leave them out", USAGE
         )
     check_output(output, (".ecsv",))
-    from xlatent.catalog import labels as labelling
-    from xlatent.catalog.query import write
-    from xlatent.formats.tables import read_columns
+    from xlatent.csc import labels as labelling
+    from xlatent.csc.query import write
+    from xlatent.formats.latent_tables import read_columns
 
     table = read_columns(selection, ("name", "ra", "dec"))
     if labels is not None:
@@ -57,7 +57,7 @@ def label(
 
 def _simbad(table: "Table", server: str) -> "Table":
     """Objects of SIMBAD around the sources, each of which is asked for once."""
-    from xlatent.catalog.labels import from_simbad, positions_of
+    from xlatent.csc.labels import from_simbad, positions_of
 
     positions = positions_of(table)
     with progress_bar("positions asked of SIMBAD", len(positions)) as advance:
@@ -76,7 +76,7 @@ def _report(labelled: "Table", output: Path) -> None:
     )
     if conflicts:
         more = f" and {len(conflicts) - _SHOWN} more" if len(conflicts) > _SHOWN else ""
-        tell(
+        echo_status(
             f"warning: {len(conflicts)} sources lie within the errors of entries of different classes and were given "
             f"none: {'; '.join(conflicts[:_SHOWN])}{more}; see column class_conflict"
         )

@@ -7,17 +7,17 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli import FAILED, stop, tell
 from xlatent.cli.embed import embed_sources
 from xlatent.cli.show import draw_to, read_one
 from xlatent.cli.summary import summarise
-from xlatent.errors import WriteError
+from xlatent.cli.ui import FAILED, abort, echo_status
+from xlatent.core.errors import WriteError
 
 
 def demo(output: Annotated[Path, typer.Option(help="Folder for the results; made if absent.")] = Path("demo")) -> None:
     """Embed the sample of simulated observations that comes with xlatent, and draw each of them."""
-    from xlatent.bundle import DEFAULT_MODEL
-    from xlatent.formats import tables
+    from xlatent.core.bundle import DEFAULT_MODEL
+    from xlatent.formats import latent_tables
     from xlatent.formats.inputs import find
     from xlatent.infer.embed import load_model
 
@@ -31,9 +31,9 @@ def demo(output: Annotated[Path, typer.Option(help="Folder for the results; made
     table, failures = embed_sources(sources)
     if table is None or failures:
         for failure in failures:
-            tell(f"failed: {failure.name}: {failure.reason}")
-        stop("the sample that comes with xlatent should embed, and it does not; install xlatent again", FAILED)
-    tables.write(table, table_file)
+            echo_status(f"failed: {failure.name}: {failure.reason}")
+        abort("the sample that comes with xlatent should embed, and it does not; install xlatent again", FAILED)
+    latent_tables.write(table, table_file)
     summarise(table)
     typer.echo(f"\nwritten to {output}:\n  spectra/  {len(sources)} simulated observations and the truth about them")
     typer.echo(f"  {table_file.name}  the table above with uncertainties, fluxes and hardness ratios")

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xlatent.cli import FAILED, USAGE, check_output, progress_bar, stop, tell, warnings_to
 from xlatent.cli.summary import COUNTED, MANY, SHOWN, summarise
-from xlatent.cli.tasks import (
+from xlatent.cli.ui import FAILED, USAGE, abort, check_output, echo_status, progress_bar
+from xlatent.core.errors import ReadError, WriteError
+from xlatent.core.messages import redirect_warnings
+from xlatent.workflows.tasks import (
     Done,
     Embedded,
     Failure,
@@ -31,14 +33,13 @@ from xlatent.cli.tasks import (
     tasks_for_parts,
     tasks_for_table,
 )
-from xlatent.errors import ReadError, WriteError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from xlatent.core.latents import LatentTable
     from xlatent.formats.inputs import Source
-    from xlatent.formats.parts import EmbeddingInfo
-    from xlatent.latents import LatentTable
+    from xlatent.formats.partitions import EmbeddingInfo
 
 TABLES = (".parquet", ".fits", ".vot", ".ecsv")
 _PATIENCE = 2.0  # seconds before a progress bar is worth showing
@@ -116,7 +117,7 @@ def embed(
             )
         check_output(Path(output), TABLES)
     if scheduler is not None and workers > 1:
-        stop("--workers are processes here, and --scheduler has its own; leave one of them out", USAGE)
+        abort("--workers are processes here, and --scheduler has its own; leave one of them out", USAGE)
     if failures is not None:
         check_output(failures, (".csv",))
     options = {"arf": arf, "rmf": rmf, "background": background}
@@ -124,7 +125,7 @@ def embed(
     try:
         found = _find(inputs, given)
     except ReadError as error:
-        stop(error, USAGE)
+        abort(error, USAGE)
     settings = settings_of(model or _default_model(), refine, posterior)
     if layout is not None:
         n_done, failed = _to_hats(found, settings, Path(output), workers, scheduler)
@@ -137,18 +138,18 @@ def embed(
     _tell_failures(failed)
     if failed:
         written = "the others were written" if n_done else f"{output} was not written"
-        stop(f"{len(failed)} of {len(failed) + n_done} spectra could not be embedded; {written}", FAILED)
+        abort(f"{len(failed)} of {len(failed) + n_done} spectra could not be embedded; {written}", FAILED)
 
 
 def _default_model() -> str:
-    from xlatent.bundle import DEFAULT_MODEL
+    from xlatent.core.bundle import DEFAULT_MODEL
 
     return DEFAULT_MODEL
 
 
 def _is_folder(output: str) -> bool:
     """Whether the output is a folder or URL for parts, as against one file."""
-    from xlatent.formats.parts import is_url
+    from xlatent.formats.partitions import is_url
 
     if is_url(output) and Path(output).suffix in TABLES:
         raise WriteError(f"{output}: a table is written to a file here, and parts to a URL; leave the suffix away")
@@ -212,7 +213,7 @@ def embed_sources(
     """
     import pyarrow as pa
 
-    from xlatent.formats.tables import from_arrow
+    from xlatent.formats.latent_tables import from_arrow
 
     failed: list[Failure] = []
     settings = settings_of(model or _default_model(), refine, posterior)
@@ -239,7 +240,7 @@ def _to_table(
     """Embed into one file and say what is in it."""
     import pyarrow as pa
 
-    from xlatent.formats import tables
+    from xlatent.formats import latent_tables
 
     failed: list[Failure] = []
     few: list[pa.Table] = []
@@ -256,11 +257,11 @@ def _to_table(
             yield rows
 
     if output.suffix == ".parquet":
-        n_rows = tables.write_stream(noted(), output)
+        n_rows = latent_tables.write_stream(noted(), output)
     else:
         rows = pa.concat_tables(noted())
         if n_rows := rows.num_rows:
-            tables.write(tables.from_arrow(rows), output)
+            latent_tables.write(latent_tables.from_arrow(rows), output)
     if n_rows:
         if n_rows > MANY:
             summarise({name: column.to_numpy() for name, column in _by_name(many)})
@@ -281,7 +282,7 @@ def _to_parts(
     found: "Sequence[Source | Rows]", settings: Settings, output: str, workers: int, scheduler: str | None
 ) -> tuple[int, list[Failure]]:
     """Embed into a folder of parts, of which those that are there already are left alone."""
-    from xlatent.formats.parts import Parts, is_url
+    from xlatent.formats.partitions import Parts, is_url
 
     if not is_url(output):
         output = str(Path(output).resolve())
@@ -300,7 +301,7 @@ def _to_parts(
         if scheduler is None:
             results: Iterator[tuple[Task, Done]] = zip(waiting, in_order(work, waiting, workers), strict=True)
         else:
-            from xlatent.cli.scheduler import on_cluster
+            from xlatent.workflows.dask_cluster import on_cluster
 
             results = on_cluster(scheduler, work, waiting, parts)
         for task, done in results:
@@ -309,7 +310,7 @@ def _to_parts(
                 rows[task.part] = done.n_rows
             follow(task, done)
     if absent := parts.missing(rows):
-        stop(
+        abort(
             f"{len(absent)} parts were written, and {absent[0]} is not in {output}: the workers see another folder by "
             "that name; give one that all share, or a URL",
             FAILED,
@@ -336,7 +337,7 @@ def _to_hats(
     parts = output.with_name(f"{output.name}.parts")
     n_done, failed = _to_parts(found, settings, f"{parts}/", workers, scheduler)
     if n_done:
-        with warnings_to(lambda text: tell(f"warning: {text}")):
+        with redirect_warnings(lambda text: echo_status(f"warning: {text}")):
             hats.write(parts, output, progress=sys.stderr.isatty())
         shutil.rmtree(parts)
         typer.echo(f"HATS catalogue written to {output}")
@@ -345,8 +346,8 @@ def _to_hats(
 
 def _absolute(one: "Source | Rows") -> "Source | Rows":
     """The same wherever a worker was started."""
-    from xlatent.formats.fitsfile import is_none
-    from xlatent.formats.parts import is_url
+    from xlatent.formats.fits_table import is_none
+    from xlatent.formats.partitions import is_url
 
     if isinstance(one, Rows):
         return one if is_url(one.store) else one._replace(store=str(Path(one.store).resolve()))
@@ -359,7 +360,7 @@ def _description(tasks: Sequence[Task], settings: Settings) -> "EmbeddingInfo":
     """What the folder says of itself; a command with another one is not its continuation."""
     import hashlib
 
-    from xlatent.formats.parts import EmbeddingInfo, PartInfo
+    from xlatent.formats.partitions import EmbeddingInfo, PartInfo
 
     infos = []
     for task in tasks:
@@ -392,7 +393,7 @@ def _followed(total: int) -> Iterator[Callable[[Task, Embedded | Done], None]]:
             nonlocal n_done, advance
             for text in result.warnings:
                 if text not in told:
-                    tell(f"warning: {text}")
+                    echo_status(f"warning: {text}")
             told.update(result.warnings)
             n_done += task.size
             if advance is None and time.monotonic() - began > _PATIENCE:
@@ -410,7 +411,7 @@ def _tell_failures(failed: Sequence[Failure]) -> None:
         alike.setdefault((failure.file, failure.reason), []).append(failure.name)
     for (_, reason), names in alike.items():
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        tell(f"failed: {names[0]}{others}: {reason}")
+        echo_status(f"failed: {names[0]}{others}: {reason}")
 
 
 def write_failures(failures: Sequence[Failure], path: Path) -> None:

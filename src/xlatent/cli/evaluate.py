@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xlatent.cli import progress_bar
-from xlatent.errors import ModelError, ParameterError, ReadError
+from xlatent.cli.ui import progress_bar
+from xlatent.core.errors import ModelError, ParameterError, ReadError
 
 if TYPE_CHECKING:
     from astropy.table import Table
     from matplotlib.figure import Figure
 
-    from xlatent.latents import LatentTable
-    from xlatent.science.evaluate import Data, Part
+    from xlatent.core.latents import LatentTable
+    from xlatent.workflows.evaluation.sections import Data, Part
 
 PAPER_MODEL = "paper-8"
 _KEYS = ("name", "ra", "dec")  # of a joined table, that are not columns to be looked at
@@ -57,10 +57,10 @@ def evaluate(
 
     What the columns at hand do not allow is left out, and the report says why. Folds are of sources, never of rows.
     """
-    from xlatent.bundle import DEFAULT_MODEL
-    from xlatent.figures import report
-    from xlatent.science import evaluate as science
-    from xlatent.science.evaluate_claims import claims
+    from xlatent.core.bundle import DEFAULT_MODEL
+    from xlatent.workflows.evaluation import report
+    from xlatent.workflows.evaluation import sections as science
+    from xlatent.workflows.evaluation.claims import claims
 
     model = model or DEFAULT_MODEL
     report.prepare(output)
@@ -111,16 +111,17 @@ def evaluate(
 
 def _read(given: Sequence[str], labels: Path | None, join: Sequence[Path], model: str) -> "list[Data]":
     """Tables with what is joined to them and the baselines that they allow."""
-    from xlatent.formats import tables
+    from xlatent.formats import latent_tables
     from xlatent.formats.store import is_store
 
     # What cannot be read is told before anything is embedded.
-    others = {path: tables.read_columns(path, ("name",)) for path in join}
+    others = {path: latent_tables.read_columns(path, ("name",)) for path in join}
     if labels is not None:
-        others[labels] = tables.read_columns(labels, ("name", "class"))
+        others[labels] = latent_tables.read_columns(labels, ("name", "class"))
     rows = {path: _rows_by_name(path, table) for path, table in others.items()}
     loaded = [
-        (name, *_from_store(name, model)) if is_store(name) else (name, tables.read(name), {}, {}) for name in given
+        (name, *_from_store(name, model)) if is_store(name) else (name, latent_tables.read(name), {}, {})
+        for name in given
     ]
     _check_models([(name, table) for name, table, *_ in loaded])
     shares = {path: [_shared(table, places) for _, table, *_ in loaded] for path, places in rows.items()}
@@ -160,8 +161,8 @@ def _data(
     import numpy as np
     from astropy.table import MaskedColumn
 
-    from xlatent.latents import LatentTable
-    from xlatent.science import evaluate as science
+    from xlatent.core.latents import LatentTable
+    from xlatent.workflows.evaluation import sections as science
 
     added = dict(own)
     for other, rows in others.values():
@@ -183,15 +184,15 @@ def _from_store(path: str, model: str) -> "tuple[LatentTable, dict[str, Any], di
     """Latents of a store's spectra, its catalogue columns, and PCA-8 and the paper preset of the same spectra."""
     import numpy as np
 
-    from xlatent.bundle import shipped
     from xlatent.cli.embed import embed_sources
-    from xlatent.cli.tasks import rows_of
+    from xlatent.core.bundle import shipped
+    from xlatent.core.latents import LatentTable
     from xlatent.formats.store import open_store
     from xlatent.formats.store_rows import SCHEMA
     from xlatent.infer.embed import load_model
-    from xlatent.infer.encode import prepare
-    from xlatent.latents import LatentTable
-    from xlatent.science import evaluate as science
+    from xlatent.infer.observation import prepare
+    from xlatent.workflows.evaluation import sections as science
+    from xlatent.workflows.tasks import rows_of
 
     store = open_store(path)
     found, failed = embed_sources(rows_of(path), model)
@@ -226,11 +227,11 @@ def _from_store(path: str, model: str) -> "tuple[LatentTable, dict[str, Any], di
 
 def _embedded(spectra: Sequence[str], model: str, sets: "Sequence[Data]") -> "dict[str, LatentTable]":
     """Latents of single spectra by our model, and by the paper preset if it is there."""
-    from xlatent.bundle import shipped
     from xlatent.cli.embed import embed_sources
+    from xlatent.core.bundle import shipped
     from xlatent.formats.inputs import find
     from xlatent.infer.embed import load_model
-    from xlatent.science import evaluate as science
+    from xlatent.workflows.evaluation import sections as science
 
     loaded, made_by = load_model(model).info, sets[0].latents.meta.get("model_sha256", "")
     if made_by != loaded.fingerprint:
@@ -303,8 +304,8 @@ def _jobs(
 ) -> "Iterator[tuple[str, str, str, Callable[[Part], Any]]]":
     """Title, data set and key of each part, and the function that fills it."""
     from xlatent.infer.embed import load_model
-    from xlatent.science import evaluate as science
-    from xlatent.science import evaluate_classes as classes
+    from xlatent.workflows.evaluation import classification as classes
+    from xlatent.workflows.evaluation import sections as science
 
     loaded = load_model(model)
     for one in sets:
@@ -343,7 +344,7 @@ def _jobs(
 
 def _with_statistic(one: "Data") -> "dict[str, LatentTable]":
     """The representations of a store that reproduce a spectrum."""
-    from xlatent.science import evaluate as science
+    from xlatent.workflows.evaluation import sections as science
 
     return {science.LATENTS: one.latents} | {of: t for of, t in one.baselines.items() if of == science.PAPER}
 
@@ -357,9 +358,9 @@ def _figures(
     """Figures of each section, by file name with captions."""
     import numpy as np
 
-    from xlatent.figures import report
     from xlatent.science.classify import CLASSES
-    from xlatent.science.sampling import usable
+    from xlatent.science.resampling import usable
+    from xlatent.workflows.evaluation import report
 
     parts = dict(sections)
     figures: dict[str, dict[str, tuple[Figure, str]]] = {}
@@ -376,12 +377,12 @@ def _figures(
             f"larger terms); in brackets the number of sources. {named.heading}."
         )
         add("Clusters", "latents", report.z_map(named.latents, named.classes, kinds), caption)
-    if (tables := _tables(parts["Classification"], "Class by class", named.name)) and of_named.arrays:
+    if (latent_tables := _tables(parts["Classification"], "Class by class", named.name)) and of_named.arrays:
         names = of_named.arrays["names"]
         caption = (
             "Share recognised of each class; dashed: by chance; errors: 68 %, sources resampled; in brackets sources."
         )
-        add("Classification", "class_accuracy", report.class_accuracy(tables[0]), f"{caption} {named.heading}.")
+        add("Classification", "class_accuracy", report.class_accuracy(latent_tables[0]), f"{caption} {named.heading}.")
         caption = "Confusion of held-out sources: shares of each confirmed class."
         figure = report.confusion(of_named.arrays["confusion"], names)
         add("Classification", "confusion", figure, f"{caption} {named.heading}.")
@@ -391,15 +392,15 @@ def _figures(
         )
         figure = report.reliability(of_named.arrays["reliability"])
         add("Classification", "reliability", figure, f"{caption} {named.heading}.")
-    if tables := _tables(parts["Regression"], "R²"):
+    if latent_tables := _tables(parts["Regression"], "R²"):
         caption = "R² by boosted trees of sources left out of the fit; errors: 68 %, sources resampled. "
-        add("Regression", "regression", report.r2_bars(tables), caption + _said(sets))
-    if tables := _tables(parts["Mutual information with variability"], "Mutual"):
+        add("Regression", "regression", report.r2_bars(latent_tables), caption + _said(sets))
+    if latent_tables := _tables(parts["Mutual information with variability"], "Mutual"):
         caption = (
             "Mutual information with columns of variability, with the mean of values exchanged between sources (black) "
             "and what would be found at p < 0.01 in 90 % of samples (red); errors: 68 %, halves of the sources. "
         )
-        figure = report.information_bars(tables)
+        figure = report.information_bars(latent_tables)
         add("Mutual information with variability", "information", figure, caption + _said(sets))
     of_named = parts["Accretion"][list(sets).index(named)]
     if of_named.arrays and np.isfinite(of_named.arrays["accretion"]).any():

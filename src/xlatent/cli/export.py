@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli import progress_bar, torch_needed
+from xlatent.cli.ui import progress_bar, torch_needed
 
 _N_CALIBRATION, _LOG_COUNTS = 1600, (4.0, 6.0)  # simulated spectra, bright: noise must not pass for errors
 _TRAINING = "Simulated spectra (xlatent.simulate.population, seen through simulated ACIS responses of 1999 to 2026)."
@@ -29,10 +29,10 @@ def export(
         from xlatent.model import distil as distilling
         from xlatent.model import export as exporting
         from xlatent.model.flux_head import export_flux_head
-    from xlatent.bundle import sha256, write_info
+    from xlatent.core.bundle import sha256, write_info
     from xlatent.infer.calibrate import model_errors
+    from xlatent.infer.decoder_errors import FILE
     from xlatent.infer.embed import FLUXES, load_model
-    from xlatent.infer.model_error import FILE
     from xlatent.simulate.reference import reference_spectra
 
     exporting.export(run, output, name=name, training=_TRAINING)

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli import check_output, progress_bar
 from xlatent.cli.results import RESULTS, names_of, read_joined, show, write
-from xlatent.errors import ParameterError
+from xlatent.cli.ui import check_output, progress_bar
+from xlatent.core.errors import ParameterError
 
 if TYPE_CHECKING:
     from astropy.table import Table

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli import warnings_to
+from xlatent.core.messages import redirect_warnings
 
 if TYPE_CHECKING:
-    from xlatent.spectrum import Spectrum
+    from xlatent.core.spectrum import Spectrum
 
 
 def info(
@@ -18,9 +18,9 @@ def info(
     background: Annotated[Path | None, typer.Option(help="Background, or 'none'.")] = None,
 ) -> None:
     """Say what a PHA file holds and which files were found for it, warnings included."""
-    from xlatent.formats.ogip import read
+    from xlatent.formats.ogip_spectrum import read
 
-    with warnings_to(lambda text: None):  # they are among the facts
+    with redirect_warnings(lambda text: None):  # they are among the facts
         found = read(pha, arf, rmf, background)
     for i, spectrum in enumerate(found if isinstance(found, list) else [found]):
         if i:

@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli import check_output, progress_bar
 from xlatent.cli.regress import warn_derived
 from xlatent.cli.results import RESULTS, names_of, read_joined, show, write
-from xlatent.errors import ParameterError
+from xlatent.cli.ui import check_output, progress_bar
+from xlatent.core.errors import ParameterError
 
 
 def information(

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from xlatent.cli import FAILED, INTERRUPTED, USAGE, catalog, csc, stop, tell, warnings_to
+from xlatent.cli import catalog, csc
 from xlatent.cli.accretion import accretion
 from xlatent.cli.build import build
 from xlatent.cli.classify import classify
@@ -25,7 +25,9 @@ from xlatent.cli.show import show
 from xlatent.cli.simulate import simulate
 from xlatent.cli.tracks import tracks
 from xlatent.cli.train import train
-from xlatent.errors import ReadError, ResponseError, XlatentError
+from xlatent.cli.ui import FAILED, INTERRUPTED, USAGE, abort, echo_status
+from xlatent.core.errors import ReadError, ResponseError, XlatentError
+from xlatent.core.messages import redirect_warnings
 
 
 class _Plain(TyperGroup):
@@ -33,14 +35,14 @@ class _Plain(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            with warnings_to(lambda text: tell(f"warning: {text}")):
+            with redirect_warnings(lambda text: echo_status(f"warning: {text}")):
                 return super().invoke(ctx)
         except XlatentError as error:
-            stop(error, FAILED if isinstance(error, ReadError | ResponseError) else USAGE)
+            abort(error, FAILED if isinstance(error, ReadError | ResponseError) else USAGE)
         except BrokenPipeError:
             raise  # the reader of a pipe has left; click knows what to do
         except OSError as error:
-            stop(f"{error.filename or 'a file'}: {error.strerror or error}; choose another path", USAGE)
+            abort(f"{error.filename or 'a file'}: {error.strerror or error}; choose another path", USAGE)
         except KeyboardInterrupt:
             raise typer.Exit(INTERRUPTED) from None
 
@@ -58,7 +60,7 @@ app.add_typer(catalog.app, name="catalog")
 
 def _version(wanted: bool) -> bool:
     if wanted:
-        from xlatent import __version__
+        from xlatent.core.version import __version__
 
         typer.echo(f"xlatent {__version__}")
         raise typer.Exit

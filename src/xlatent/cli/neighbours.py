@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xlatent.cli import check_output, progress_bar
 from xlatent.cli.results import RESULTS, read_joined, show, write
-from xlatent.errors import ParameterError
+from xlatent.cli.ui import check_output, progress_bar
+from xlatent.core.errors import ParameterError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,10 +45,10 @@ def neighbours(
     import numpy as np
     from astropy.table import Table
 
-    from xlatent.formats import tables
+    from xlatent.formats import latent_tables
     from xlatent.science.neighbours import Index
 
-    asked = tables.read(query)
+    asked = latent_tables.read(query)
     searched = _Searched(table, labels)
     if (model := searched.model) and model != (other := asked.meta.get("model_sha256", model)):
         raise ParameterError(
@@ -118,7 +118,7 @@ class _Searched:
     def posteriors(self) -> "tuple[np.ndarray, np.ndarray]":
         import numpy as np
 
-        from xlatent.latents import N_LATENTS
+        from xlatent.core.latents import N_LATENTS
 
         if self._file is None:
             return self._table.z, self._table.covariance
@@ -138,7 +138,7 @@ class _Searched:
 
 def _posterior() -> dict[str, tuple[int, int]]:
     """Columns of a posterior: their row and column in the covariance matrix, or the place in the mean and -1."""
-    from xlatent.latents import N_LATENTS
+    from xlatent.core.latents import N_LATENTS
 
     columns = {f"z{i}": (i, -1) for i in range(N_LATENTS)} | {f"z{i}_err": (i, i) for i in range(N_LATENTS)}
     return columns | {f"z{i}_z{j}_cov": (i, j) for i, j in combinations(range(N_LATENTS), 2)}

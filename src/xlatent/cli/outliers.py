@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli import check_output, progress_bar
 from xlatent.cli.embed import TABLES
 from xlatent.cli.results import show
+from xlatent.cli.ui import check_output, progress_bar
 
 _SHOWN = 10
 _FALSE = 0.1
@@ -25,17 +25,17 @@ def outliers(
     share of false ones among this and all rows below it.
     """
     check_output(output, TABLES)
-    from xlatent.formats import tables
-    from xlatent.latents import LatentTable
+    from xlatent.core.latents import LatentTable
+    from xlatent.formats import latent_tables
     from xlatent.science.outliers import outliers as judge
-    from xlatent.science.sampling import source_of
+    from xlatent.science.resampling import source_of
 
-    latents = tables.read(table)
+    latents = latent_tables.read(table)
     with progress_bar("rows", len(latents)) as advance:
         found = judge(latents, source_of(latents), seed, advance)
     columns = {name: latents[name] for name in latents.colnames}
     columns |= {name: found[name] for name in found.colnames if name != "name"}
-    tables.write(LatentTable(columns, latents.meta), output)
+    latent_tables.write(LatentTable(columns, latents.meta), output)
     for word, what in (("density", "rare"), ("fit", "badly reproduced")):
         known = found[found[f"p_{word}"] >= 0]  # not NaN
         known.sort(f"p_{word}")

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli import check_output, progress_bar
 from xlatent.cli.results import RESULTS, names_of, read_joined, show, write
-from xlatent.errors import ParameterError, XlatentWarning
+from xlatent.cli.ui import check_output, progress_bar
+from xlatent.core.errors import ParameterError, XlatentWarning
 
 _FROM_LATENTS = ("flux_", "photflux_", "hard_")
 
@@ -46,8 +46,8 @@ def regress(
 
 def warn_derived(columns: list[str], join: Path | None) -> None:
     """Warn of fluxes and hardness ratios that were computed from the latents themselves."""
-    from xlatent.formats.tables import read_columns
-    from xlatent.latents import COLUMNS
+    from xlatent.core.latents import COLUMNS
+    from xlatent.formats.latent_tables import read_columns
 
     there = [] if join is None else read_columns(join).colnames
     own = {info.name for info in COLUMNS if info.name.startswith(_FROM_LATENTS)}

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xlatent.errors import ReadError, WriteError
+from xlatent.core.errors import ReadError, WriteError
 
 if TYPE_CHECKING:
     from astropy.table import Table
 
-    from xlatent.latents import LatentTable
+    from xlatent.core.latents import LatentTable
 
 RESULTS = (".ecsv", ".csv")
 
@@ -29,11 +29,11 @@ def read_joined(path: Path, other: Path | None, wanted: Sequence[str]) -> "Laten
     import numpy as np
     from astropy.table import MaskedColumn
 
-    from xlatent.formats import tables
-    from xlatent.latents import LatentTable
+    from xlatent.core.latents import LatentTable
+    from xlatent.formats import latent_tables
 
-    table = tables.read(path)
-    extra = tables.read_columns(other, ("name",)) if other is not None else None
+    table = latent_tables.read(path)
+    extra = latent_tables.read_columns(other, ("name",)) if other is not None else None
     there = [] if extra is None else extra.colnames
     if absent := [name for name in wanted if name not in table.colnames and name not in there]:
         hint = (

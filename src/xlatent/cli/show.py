@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli import check_output
 from xlatent.cli.embed import Kind
-from xlatent.errors import ReadError
+from xlatent.cli.ui import check_output
+from xlatent.core.errors import ReadError
 
 if TYPE_CHECKING:
+    from xlatent.core.spectrum import Spectrum
     from xlatent.infer.embed import LatentModel
-    from xlatent.spectrum import Spectrum
 
 FIGURES = (".png", ".pdf", ".svg")
 
@@ -31,7 +31,7 @@ def show(
 ) -> None:
     """Draw a spectrum with its reconstruction, residuals, photon spectrum, latents and fluxes."""
     check_output(output, FIGURES)
-    from xlatent.bundle import DEFAULT_MODEL
+    from xlatent.core.bundle import DEFAULT_MODEL
     from xlatent.infer.embed import load_model
 
     loaded = load_model(model or DEFAULT_MODEL, threads=1)
@@ -49,7 +49,7 @@ def read_one(
     ReadError, ResponseError
         If it cannot be read, or holds several.
     """
-    from xlatent.formats.ogip import read
+    from xlatent.formats.ogip_spectrum import read
 
     found = read(pha, arf, rmf, background, name)
     spectra = found if isinstance(found, list) else [found]
@@ -65,8 +65,8 @@ def draw_to(path: Path, spectrum: "Spectrum", model: "LatentModel", posterior: s
 
     The posterior is of a kind that `LatentModel.reconstruct` takes.
     """
-    from xlatent.figures import save
     from xlatent.figures.spectrum import draw, fit_in_words
+    from xlatent.figures.style import save
 
     reconstruction = model.reconstruct(spectrum, posterior=posterior)
     save(draw(spectrum, reconstruction), path)

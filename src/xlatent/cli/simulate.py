@@ -5,16 +5,16 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli import progress_bar
+from xlatent.cli.ui import progress_bar
 
 
 def simulate(
     output: Annotated[Path, typer.Option(help="Folder for the files; made if absent.", show_default=False)],
     n: Annotated[int, typer.Option("--n", min=1, help="Number of sources.")] = 12,
-    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same files.")] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same simulation.")] = 1,
 ) -> None:
     """Simulate Chandra ACIS observations: PHA, background, ARF and RMF of each source, and what went in."""
-    from xlatent.simulate import files
+    from xlatent.workflows import simulate as simulation
 
     done = 0
     with progress_bar("sources", n) as show:
@@ -24,5 +24,5 @@ def simulate(
             done += more
             show(done)
 
-        paths = files.simulate(n, seed, output, advance)
-    typer.echo(f"{len(paths)} {'source' if n == 1 else 'sources'} and {files.TRUTH} written to {output}")
+        paths = simulation.simulate(n, seed, output, advance)
+    typer.echo(f"{len(paths)} {'source' if n == 1 else 'sources'} and {simulation.TRUTH} written to {output}")

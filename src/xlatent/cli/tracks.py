@@ -5,16 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli import check_output
 from xlatent.cli.results import RESULTS, show, write
 from xlatent.cli.show import FIGURES
-from xlatent.errors import ModelError, ParameterError, ReadError
+from xlatent.cli.ui import check_output
+from xlatent.core.errors import ModelError, ParameterError, ReadError
 
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
 
-    from xlatent.latents import LatentTable
+    from xlatent.core.latents import LatentTable
 
 _SHOWN = 20
 _FALSE = 0.05
@@ -48,12 +48,12 @@ def tracks(
             check_output(path, suffixes)
     import numpy as np
 
-    from xlatent.bundle import DEFAULT_MODEL
-    from xlatent.formats import tables
+    from xlatent.core.bundle import DEFAULT_MODEL
+    from xlatent.formats import latent_tables
     from xlatent.infer.embed import load_model
     from xlatent.science import tracks as science
 
-    latents = tables.read(table)
+    latents = latent_tables.read(table)
     if absent := [name for name in (by, time) if name is not None and name not in latents.colnames]:
         raise ReadError(f"{table}: has no column {absent[0]}, it has {', '.join(latents.colnames[:8])}, ...")
     column = by or ("source" if "source" in latents.colnames else "name")
@@ -79,7 +79,7 @@ def tracks(
         write(found, output)
         typer.echo(f"written to {output}")
     if figure is not None:
-        from xlatent.figures import save
+        from xlatent.figures.style import save
 
         best = found["source"][0]
         save(
@@ -94,7 +94,7 @@ def _draw(rows: "LatentTable", source: str, when: "np.ndarray | None") -> "Figur
     import numpy as np
     from matplotlib.figure import Figure
 
-    from xlatent.figures import BLUE, GREY, VERMILION, style
+    from xlatent.figures.style import BLUE, GREY, VERMILION, style
 
     order = np.arange(len(rows)) if when is None else np.argsort(when, kind="stable")
     z, covariance = rows.z[order], rows.covariance[order]

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from xlatent.cli import torch_needed
-from xlatent.errors import XlatentWarning
+from xlatent.cli.ui import torch_needed
+from xlatent.core.errors import XlatentWarning
 
 
 def train(
@@ -39,11 +39,11 @@ def train(
         os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # read when torch is loaded
     with torch_needed():
         from xlatent.model import train as training
+        from xlatent.model.distributed import joined
         from xlatent.model.observed import Observed
         from xlatent.model.preset import load_preset
-        from xlatent.model.processes import joined
-    from xlatent.bundle import locate
-    from xlatent.grid import ModelGrid
+    from xlatent.core.bundle import locate
+    from xlatent.core.grid import ModelGrid
 
     with joined(output) as processes:
         say = typer.echo if processes.first else lambda text: None

@@ -9,11 +9,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullFormatter
 from scipy.special import gammaincinv
 
-from xlatent.bands import BANDS, HARDNESS_RATIOS
-from xlatent.errors import ResponseError
-from xlatent.figures import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, style
+from xlatent.core.bands import BANDS, HARDNESS_RATIOS
+from xlatent.core.errors import ResponseError
+from xlatent.core.spectrum import Spectrum
+from xlatent.figures.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, style
 from xlatent.infer.embed import Reconstruction
-from xlatent.spectrum import Spectrum
 
 MIN_SIGNIFICANCE = 3.0
 """Of the points drawn: counts above background over their error."""

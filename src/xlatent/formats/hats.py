@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from astropy.utils.exceptions import AstropyWarning
 
-from xlatent.errors import ParameterError, ReadError, WriteError, XlatentWarning
-from xlatent.formats import parts, tables
-from xlatent.latents import META_KEYS, LatentTable
+from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.core.latents import META_KEYS, LatentTable
+from xlatent.formats import latent_tables, partitions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -57,7 +57,7 @@ def check(folder: str | Path) -> None:
         raise ParameterError(
             f"{error.name} is not installed, and HATS catalogues need it: pip install 'xlatent[hats]'"
         ) from error
-    if parts.is_url(folder):
+    if partitions.is_url(folder):
         raise WriteError(f"{folder} is a URL, and a HATS catalogue is written to a folder; copy it there afterwards")
     if not re.fullmatch(r"[\w.-]+", folder.name, re.ASCII):
         raise WriteError(
@@ -139,16 +139,16 @@ class _Rows(NamedTuple):
 def _parquet_files(source: Any, scratch: Path) -> list[str]:
     """Parquet files that hold the rows; a table that is in none yet is written to the scratch folder."""
     if isinstance(source, str | Path):
-        if parts.is_embedding(source):
-            source = _finished(parts.Parts(source))
+        if partitions.is_embedding(source):
+            source = _finished(partitions.Parts(source))
         else:
-            source = [source] if Path(source).suffix == ".parquet" else tables.read(source)
+            source = [source] if Path(source).suffix == ".parquet" else latent_tables.read(source)
     if isinstance(source, LatentTable):
-        source = [tables.write(source, scratch / "table.parquet")]
-    return [str(file) if parts.is_url(file) else str(Path(file).absolute()) for file in source]
+        source = [latent_tables.write(source, scratch / "table.parquet")]
+    return [str(file) if partitions.is_url(file) else str(Path(file).absolute()) for file in source]
 
 
-def _finished(embedding: parts.Parts) -> list[str]:
+def _finished(embedding: partitions.Parts) -> list[str]:
     """Files of the parts that have rows."""
     files = [part.file for part in embedding.info().parts]
     written = embedding.written(files)

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from xlatent.errors import ReadError, XlatentWarning
-from xlatent.formats.fitsfile import companion, headers, is_fits, is_none, stem
+from xlatent.core.errors import ReadError, XlatentWarning
+from xlatent.formats.fits_table import companion, headers, is_fits, is_none, stem
 
 
 @dataclass(frozen=True)

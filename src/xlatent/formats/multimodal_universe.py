@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.sparse import csr_array
 
-from xlatent.errors import ParameterError, ReadError, XlatentWarning
-from xlatent.spectrum import Response, Spectrum
+from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
+from xlatent.core.spectrum import Response, Spectrum
 
 NOMINAL_FLAG = "nominal_response"
 

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from xlatent.errors import ParameterError, ResponseError
-from xlatent.formats.fitsfile import Block, checksum, choose, stored, tables, unpacked
-from xlatent.spectrum import Response
+from xlatent.core.errors import ParameterError, ResponseError
+from xlatent.core.spectrum import Response
+from xlatent.formats.fits_table import Block, checksum, choose, stored, tables, unpacked
 
 RMF_NAMES = ("MATRIX", "SPECRESP MATRIX", "RSP_MATRIX", "AXAF_RMF")
 ARF_NAMES = ("SPECRESP", "AXAF_ARF")
@@ -195,7 +195,7 @@ def _held(found: list[Block]) -> str:
     return ", ".join(table.name for table in found) or "no table"
 
 
-def _need(table: Block, name: str) -> Float[np.ndarray, "n_rows"]:
+def _need(table: Block, name: str) -> Float[np.ndarray, " n_rows"]:
     """Return a column of one number a row that must be there."""
     values = table.column(name)
     if values is None:
@@ -215,14 +215,14 @@ def _need(table: Block, name: str) -> Float[np.ndarray, "n_rows"]:
     return values
 
 
-def _energies(table: Block) -> tuple[Float[np.ndarray, "n_energy"], Float[np.ndarray, "n_energy"]]:
+def _energies(table: Block) -> tuple[Float[np.ndarray, " n_energy"], Float[np.ndarray, " n_energy"]]:
     """Energy bins of an ARF or a matrix, keV."""
     return _need(table, "ENERG_LO"), _need(table, "ENERG_HI")
 
 
 def _same_grid(
-    one: tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]],
-    two: tuple[Float[np.ndarray, "m"], Float[np.ndarray, "m"]],
+    one: tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]],
+    two: tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]],
 ) -> bool:
     """Compare two energy grids, to one part in a hundred of a bin (single precision has been seen to shift edges)."""
     if one[0].size != two[0].size:
@@ -233,7 +233,7 @@ def _same_grid(
 
 def _channels(
     table: Block,
-) -> tuple[Float[np.ndarray, "n_chan"], Float[np.ndarray, "n_chan"], Int[np.ndarray, "n_chan"]]:
+) -> tuple[Float[np.ndarray, " n_chan"], Float[np.ndarray, " n_chan"], Int[np.ndarray, " n_chan"]]:
     """Lower and upper energy, keV, and number of each channel of EBOUNDS, in the order of the numbers."""
     lo, hi = _need(table, "E_MIN"), _need(table, "E_MAX")
     numbers = (
@@ -245,12 +245,12 @@ def _channels(
     return np.minimum(lo, hi)[order], np.maximum(lo, hi)[order], numbers[order]
 
 
-def _count_on(numbers: Int[np.ndarray, "n_chan"]) -> bool:
+def _count_on(numbers: Int[np.ndarray, " n_chan"]) -> bool:
     """Tell whether channel numbers go up by one each time, from 0 or more."""
     return bool(numbers[0] >= 0 and np.all(np.diff(numbers) == 1))
 
 
-def _first_channel(matrix: Block, bounds: Block, numbers: Int[np.ndarray, "n_chan"], remarks: list[str]) -> int:
+def _first_channel(matrix: Block, bounds: Block, numbers: Int[np.ndarray, " n_chan"], remarks: list[str]) -> int:
     """Find the number that F_CHAN gives the first channel.
 
     TLMIN of F_CHAN says it. Without TLMIN, the first channel of EBOUNDS does, unless its numbers are unusable (see
@@ -280,7 +280,7 @@ def _smallest_used(matrix: Block) -> int | None:
 
 def _groups(
     matrix: Block,
-) -> tuple[Int[np.ndarray, "n_group"], Int[np.ndarray, "n_group"], Int[np.ndarray, "n_group"]]:
+) -> tuple[Int[np.ndarray, " n_group"], Int[np.ndarray, " n_group"], Int[np.ndarray, " n_group"]]:
     """Energy row, first channel and number of channels of every group that holds channels, row after row."""
     n_grp = _need(matrix, "N_GRP").astype(np.int64)
     found = []
@@ -352,10 +352,10 @@ def _matrix(matrix: Block, n_chan: int, first_channel: int) -> csr_array:
 def _area(
     arf: Path,
     raw: bytes,
-    energy_lo: Float[np.ndarray, "n_energy"],
-    energy_hi: Float[np.ndarray, "n_energy"],
+    energy_lo: Float[np.ndarray, " n_energy"],
+    energy_hi: Float[np.ndarray, " n_energy"],
     remarks: list[str],
-) -> Float[np.ndarray, "n_energy"]:
+) -> Float[np.ndarray, " n_energy"]:
     """Effective area on the energy grid of the RMF, cm2, from the bytes of an ARF file."""
     held = tables(arf, unpacked(arf, raw))
     found = choose(held, "RESPONSE", ("SPECRESP",), ARF_NAMES)

@@ -8,8 +8,8 @@ import numpy as np
 from astropy.io import fits
 from scipy.sparse import csr_array
 
-from xlatent.errors import WriteError
-from xlatent.spectrum import Response, Spectrum
+from xlatent.core.errors import WriteError
+from xlatent.core.spectrum import Response, Spectrum
 
 
 def write(spectrum: Spectrum, folder: str | Path, name: str) -> Path:

@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +16,10 @@ import pyarrow.parquet as pq
 from jaxtyping import Shaped
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from xlatent.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.core.spectrum import Spectrum
+from xlatent.core.version import SOFTWARE
 from xlatent.formats.store_rows import MATRICES, SCHEMA, Responses, Rows, encode, write_parquet
-from xlatent.spectrum import Spectrum
 
 INFO = "store.json"
 VERSION = 1
@@ -374,7 +374,7 @@ class Writer:
         self._waiting = []
 
     def _describe(self, info: StoreInfo) -> None:
-        info = info.model_copy(update={"software": f"xlatent {version('xlatent')}"})
+        info = info.model_copy(update={"software": SOFTWARE})
         unfinished = self.path / f".{INFO}.{os.getpid()}.part"
         try:
             unfinished.write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
@@ -418,7 +418,7 @@ def _locked(folder: Path) -> int:
 def write(
     spectra: Iterable[Spectrum],
     path: str | Path,
-    columns: Mapping[str, Sequence[Any] | Shaped[np.ndarray, "_"]] | None = None,
+    columns: Mapping[str, Sequence[Any] | Shaped[np.ndarray, " _"]] | None = None,
 ) -> Store:
     """Add spectra to a store, which is made if it is not there.
 

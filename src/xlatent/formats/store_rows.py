@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Shaped
 from scipy.sparse import csr_array
 
-from xlatent.errors import ParameterError, WriteError
-from xlatent.spectrum import Response, Spectrum
+from xlatent.core.errors import ParameterError, WriteError
+from xlatent.core.spectrum import Response, Spectrum
 
 MATRICES = "matrices"
 """Folder of the redistribution matrices in a store: ``<key>.parquet``, each stored once."""
@@ -180,7 +180,7 @@ def _json(meta: dict[str, Any]) -> str:
         ) from None
 
 
-def _digest(parts: Sequence[bytes | Shaped[np.ndarray, "_"]]) -> str:
+def _digest(parts: Sequence[bytes | Shaped[np.ndarray, " _"]]) -> str:
     """First half of the sha256 of some arrays and their lengths."""
     found = hashlib.sha256()
     for part in parts:
@@ -240,7 +240,7 @@ class Responses:
         # By matrix: a response without area, and those made of it by key and meta.
         self._kept: OrderedDict[str, tuple[Response, dict[tuple[str, str], Response]]] = OrderedDict()
 
-    def get(self, matrix: str, key: str, area: Callable[[], Shaped[np.ndarray, "n_energy"]], meta: str) -> Response:
+    def get(self, matrix: str, key: str, area: Callable[[], Shaped[np.ndarray, " n_energy"]], meta: str) -> Response:
         """Return the response of a row; the area is asked for only where it is needed."""
         if matrix not in self._kept:
             self._kept[matrix] = _bare(self._load(matrix)), {}
@@ -322,7 +322,7 @@ class Rows:
         """Areas, most of what a shard holds, are read where a response is met for the first time."""
         return _Lists(self._columns(["area"]).column("area"))
 
-    def _counts(self, prefix: str) -> Shaped[np.ndarray, "n"]:
+    def _counts(self, prefix: str) -> Shaped[np.ndarray, " n"]:
         """Counts of all spectra with their empty channels, one after the other."""
         index, counts = self._cells[f"{prefix}channel_index"], self._cells[f"{prefix}counts"]
         dense = np.zeros(self._start[-1])
@@ -365,7 +365,7 @@ class Rows:
 
 
 @cache
-def _numbered(first: int, n: int) -> Shaped[np.ndarray, "n"]:
+def _numbered(first: int, n: int) -> Shaped[np.ndarray, " n"]:
     """Channel numbers that follow each other; all spectra that have the same share them."""
     numbers = np.arange(first, first + n)
     numbers.setflags(write=False)

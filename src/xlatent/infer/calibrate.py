@@ -6,11 +6,11 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from xlatent.core.spectrum import Spectrum
+from xlatent.infer.decoder_errors import LARGEST, ModelErrors, weight
 from xlatent.infer.embed import POOR_FIT_SIGMA, LatentModel
-from xlatent.infer.encode import Observation, encode, prepare
-from xlatent.infer.model_error import LARGEST, ModelErrors, weight
+from xlatent.infer.observation import Observation, encode, prepare
 from xlatent.infer.refine import Posterior, Proposal, refine
-from xlatent.spectrum import Spectrum
 
 # Enough for what a CCD resolves in broad bands. With more the fit takes up what the flux of a band then lacks.
 _SHAPES = 20

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from xlatent.errors import ParameterError
+from xlatent.core.errors import ParameterError
 
 _FOLDS = 5
 MIN_SPECTRA = 50  # five to each coefficient that is fitted for a latent

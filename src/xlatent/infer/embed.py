@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +9,15 @@ import onnxruntime
 from jaxtyping import Bool, Float
 from scipy.special import chdtri
 
-from xlatent.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
-from xlatent.infer.encode import Observation, encode, prepare
-from xlatent.infer.model_error import FILE, ModelErrors
+from xlatent.core.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
+from xlatent.core.latents import N_LATENTS, LatentTable
+from xlatent.core.spectrum import Spectrum
+from xlatent.core.version import SOFTWARE
+from xlatent.infer.decoder_errors import FILE, ModelErrors
+from xlatent.infer.observation import Observation, encode, prepare
 from xlatent.infer.quantities import LEVELS, Draws, drawn_fluxes, posterior_draws, quantiles, quantities
 from xlatent.infer.refine import Decoder, Posterior, Proposal, refine
 from xlatent.infer.sample import sample, with_moments_of
-from xlatent.latents import N_LATENTS, LatentTable
-from xlatent.spectrum import Spectrum
 
 _GROUP = 128  # spectra side by side: enough for matrix products at full speed, little enough for the caches
 TOGETHER = 4 * _GROUP
@@ -80,15 +80,15 @@ class Reconstruction:
         The row of this spectrum.
     """
 
-    channels: Bool[np.ndarray, "n_chan"]
-    counts: Float[np.ndarray, "n_selected"]
-    counts_lo: Float[np.ndarray, "n_selected"]
-    counts_hi: Float[np.ndarray, "n_selected"]
-    background: Float[np.ndarray, "n_selected"]
-    energy: Float[np.ndarray, "n_edges"]
-    photons: Float[np.ndarray, "n_energy"]
-    photons_lo: Float[np.ndarray, "n_energy"]
-    photons_hi: Float[np.ndarray, "n_energy"]
+    channels: Bool[np.ndarray, " n_chan"]
+    counts: Float[np.ndarray, " n_selected"]
+    counts_lo: Float[np.ndarray, " n_selected"]
+    counts_hi: Float[np.ndarray, " n_selected"]
+    background: Float[np.ndarray, " n_selected"]
+    energy: Float[np.ndarray, " n_edges"]
+    photons: Float[np.ndarray, " n_energy"]
+    photons_lo: Float[np.ndarray, " n_energy"]
+    photons_hi: Float[np.ndarray, " n_energy"]
     table: LatentTable
 
 
@@ -179,7 +179,7 @@ class LatentModel:
         meta = {
             "model": self.info.name,
             "model_sha256": self.info.fingerprint,
-            "software": f"xlatent {version('xlatent')}",
+            "software": SOFTWARE,
         }
         return LatentTable(joined, meta)
 

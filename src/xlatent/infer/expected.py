@@ -1,4 +1,4 @@
-"""Mean and variance of the W statistic at catalogue speed: from a table of `xlatent.statistics.expected_wstat`."""
+"""Mean and variance of the W statistic at catalogue speed: from a table of `xlatent.core.statistics.expected_wstat`."""
 
 from functools import cache
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
-from xlatent.statistics import expected_wstat
+from xlatent.core.statistics import expected_wstat
 
 FILE = Path(__file__).with_name("expected_wstat.npz")
 """Written by ``python -m xlatent.infer.expected``."""
@@ -18,8 +18,8 @@ _FINER = 4  # steps between two points of the file, so close that the table is s
 
 
 def expected_statistic(
-    source: Float[np.ndarray, "*shape"], background: Float[np.ndarray, "*shape"], alpha: Float[np.ndarray, "*shape"]
-) -> tuple[Float[np.ndarray, "*shape"], Float[np.ndarray, "*shape"]]:
+    source: Float[np.ndarray, " *shape"], background: Float[np.ndarray, " *shape"], alpha: Float[np.ndarray, " *shape"]
+) -> tuple[Float[np.ndarray, " *shape"], Float[np.ndarray, " *shape"]]:
     """Mean and variance of the W statistic of each channel if the model is true, to about 1 %.
 
     Parameters

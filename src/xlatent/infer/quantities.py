@@ -7,9 +7,9 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy.special import stdtrit
 
-from xlatent.bands import FLUX_BANDS, HARDNESS_RATIOS, column, flux_weights, hardness
-from xlatent.grid import ModelGrid
-from xlatent.infer.model_error import LARGEST
+from xlatent.core.bands import FLUX_BANDS, HARDNESS_RATIOS, column, flux_weights, hardness
+from xlatent.core.grid import ModelGrid
+from xlatent.infer.decoder_errors import LARGEST
 from xlatent.infer.refine import Decoder, Posterior
 
 N_DRAWS = 100
@@ -93,7 +93,7 @@ def _standard_draws(rng: np.random.Generator, n: int, k: int) -> Float[np.ndarra
 def drawn_fluxes(
     decoder: Decoder, draws: Draws, grid: ModelGrid, head: Any | None = None
 ) -> Float[np.ndarray, "n n_draws n_fluxes"]:
-    """Band fluxes of draws, at the distances of `xlatent.bands.flux_weights`.
+    """Band fluxes of draws, at the distances of `xlatent.core.bands.flux_weights`.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ def drawn_fluxes(
     Returns
     -------
     array [n, n_draws, n_fluxes]
-        Photons cm⁻² s⁻¹, then erg cm⁻² s⁻¹, in `xlatent.bands.FLUX_BANDS`.
+        Photons cm⁻² s⁻¹, then erg cm⁻² s⁻¹, in `xlatent.core.bands.FLUX_BANDS`.
     """
     weights = flux_weights(grid.energy)
     if head is None:
@@ -155,7 +155,7 @@ def _from_head(
     return fluxes
 
 
-def quantities(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> dict[str, Float[np.ndarray, "n"]]:
+def quantities(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> dict[str, Float[np.ndarray, " n"]]:
     """Band fluxes and hardness ratios with the 68 % limits of their posterior, from `drawn_fluxes`.
 
     Medians and the 15.87 and 84.13 per cent quantiles of the draws, as columns of `LatentTable`.
@@ -172,8 +172,8 @@ def quantities(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> dict[str, Flo
 
 
 def quantiles(
-    values: Float[np.ndarray, "*shape"], levels: tuple[float, ...] = LEVELS, axis: int = 0
-) -> Float[np.ndarray, "n_levels *rest"]:
+    values: Float[np.ndarray, " *shape"], levels: tuple[float, ...] = LEVELS, axis: int = 0
+) -> Float[np.ndarray, " n_levels *rest"]:
     """Quantiles of draws, between them the truth, another draw, lies as often as they say.
 
     Weibull's plotting positions: NumPy's own choice describes the sample, and is too narrow for the next draw.

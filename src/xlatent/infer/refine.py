@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from xlatent.infer.encode import Observation
+from xlatent.core.statistics import cstat, wstat, wstat_background, wstat_beside
+from xlatent.infer.decoder_errors import ModelErrors, moved, weight
 from xlatent.infer.expected import expected_statistic
-from xlatent.infer.model_error import ModelErrors, moved, weight
-from xlatent.statistics import cstat, wstat, wstat_background, wstat_beside
+from xlatent.infer.observation import Observation
 
 # Width of the prior of ln(amplitude): far wider than any data leave it, it keeps a spectrum without counts finite.
 AMPLITUDE_WIDTH = 3.0
@@ -43,7 +43,7 @@ class Posterior:
     log_flux : array [n, k, n_energy]
         What the same errors add to ln(photons per bin).
     excess : array [n]
-        By which they may raise the statistic: see `xlatent.infer.model_error.Moved`.
+        By which they may raise the statistic: see `xlatent.infer.decoder_errors.Moved`.
     decoded : array [n, n_energy]
         ln(photons per bin) at z, for one photon cm⁻² s⁻¹.
     jacobian : array [n, latents, n_energy]
@@ -51,14 +51,14 @@ class Posterior:
     """
 
     z: Float[np.ndarray, "n latents"]
-    log_amplitude: Float[np.ndarray, "n"]
+    log_amplitude: Float[np.ndarray, " n"]
     statistical: Float[np.ndarray, "n latents_1 latents_1"]
-    statistic: Float[np.ndarray, "n"]
-    expected: Float[np.ndarray, "n"]
-    sigma: Float[np.ndarray, "n"]
+    statistic: Float[np.ndarray, " n"]
+    expected: Float[np.ndarray, " n"]
+    sigma: Float[np.ndarray, " n"]
     moved: Float[np.ndarray, "n latents_1 k"]
     log_flux: Float[np.ndarray, "n k n_energy"]
-    excess: Float[np.ndarray, "n"]
+    excess: Float[np.ndarray, " n"]
     decoded: Float32[np.ndarray, "n n_energy"]
     jacobian: Float32[np.ndarray, "n latents n_energy"]
 
@@ -151,7 +151,7 @@ def refine(
 
 def _go_on(
     groups: list["_Fits"],
-    chosen: list[Int[np.ndarray, "_"]],
+    chosen: list[Int[np.ndarray, " _"]],
     starts: list[Float[np.ndarray, "_ latents"]],
     frozen: bool,
 ) -> None:
@@ -167,7 +167,7 @@ def _go_on(
         begin += len(rows)
 
 
-def _walk(fits: "_Fits", frozen: bool, iterations: int) -> Int[np.ndarray, "_"]:
+def _walk(fits: "_Fits", frozen: bool, iterations: int) -> Int[np.ndarray, " _"]:
     """Go down to where the gradient of each spectrum's objective vanishes; give those that are not there yet."""
     n, dim = fits.theta.shape
     free = slice(dim - 1 if frozen else 0, None)
@@ -214,7 +214,7 @@ def net_counts(o: Observation) -> float:
     return max(float(np.sum(o.n_on - o.alpha * o.n_off)), 1.0)
 
 
-def amplitude_centre(decoder: Decoder, observations: list[Observation], latents: int) -> Float[np.ndarray, "n"]:
+def amplitude_centre(decoder: Decoder, observations: list[Observation], latents: int) -> Float[np.ndarray, " n"]:
     """Centre of the wide prior of ln(amplitude): where the spectrum at z = 0 gives the net counts (at least one)."""
     typical = np.exp(decoder.log_flux(np.zeros((1, latents)))[0])
     return np.array([np.log(net_counts(o) / float(np.sum(typical @ o.matrix))) for o in observations])
@@ -231,9 +231,9 @@ def objective(
     o: Observation,
     theta: Float[np.ndarray, "m latents_1"],
     source: Float[np.ndarray, "m n_selected"],
-    prior_mean: Float[np.ndarray, "latents_1"],
-    precision: Float[np.ndarray, "latents_1"],
-) -> Float[np.ndarray, "m"]:
+    prior_mean: Float[np.ndarray, " latents_1"],
+    precision: Float[np.ndarray, " latents_1"],
+) -> Float[np.ndarray, " m"]:
     """Return minus twice the ln of the posterior density of one spectrum, up to a constant, at ``m`` points.
 
     The statistic on the averaged background (C without one) plus the prior's share.
@@ -318,14 +318,14 @@ class _Fits:
         self._objective, self._source, self._behind = self._evaluated(everything, self.theta, folded)
         self._set_slopes(everything)
 
-    def linearise(self, rows: Int[np.ndarray, "m"]) -> None:
+    def linearise(self, rows: Int[np.ndarray, " m"]) -> None:
         """Find the exact slopes of the expected counts at the present points."""
         self._log_flux[rows], jacobian = self.decoder(self.theta[rows, :-1])
         self._jacobian[rows] = jacobian.transpose(0, 2, 1)
         self._set_slopes(rows)
 
     def derivatives(
-        self, rows: Int[np.ndarray, "m"], free: slice = slice(None)
+        self, rows: Int[np.ndarray, " m"], free: slice = slice(None)
     ) -> tuple[Float[np.ndarray, "m free"], Float[np.ndarray, "m free free"]]:
         """Half the gradient of the objective, and its expected curvature, in what is free to move."""
         source, n_on = self._source[rows], self._n_on[rows]
@@ -337,7 +337,7 @@ class _Fits:
         curvature = (weighted @ relative.transpose(0, 2, 1)).astype(np.float64)
         return gradient, curvature + np.diag(self._precision[free])
 
-    def move(self, rows: Int[np.ndarray, "m"], step: Float[np.ndarray, "m latents_1"]) -> np.ndarray:
+    def move(self, rows: Int[np.ndarray, " m"], step: Float[np.ndarray, "m latents_1"]) -> np.ndarray:
         """Take those steps that lower the objective, learn from them, and say which [m] they are."""
         trial = self.theta[rows] + step
         fixed = not step[:, :-1].any()
@@ -359,7 +359,7 @@ class _Fits:
         self._objective[took], self._log_flux[took] = objective[better], log_flux[better]
         return better
 
-    def take_better(self, rows: Int[np.ndarray, "m"], other: "_Fits", begin: int) -> None:
+    def take_better(self, rows: Int[np.ndarray, " m"], other: "_Fits", begin: int) -> None:
         """Take the points of other fits of the same spectra, there from ``begin`` on, where they are better."""
         theirs = np.arange(begin, begin + len(rows))
         better = other._objective[theirs] < self._objective[rows]
@@ -372,7 +372,7 @@ class _Fits:
         )
         self._relative[rows, :, :width] = other._relative[theirs, :, :width]
 
-    def statistic(self, rows: Int[np.ndarray, "m"]) -> Float[np.ndarray, "3 m"]:
+    def statistic(self, rows: Int[np.ndarray, " m"]) -> Float[np.ndarray, "3 m"]:
         """W statistic of each spectrum, its expected value and its standard deviation."""
         source, scale = self._source[rows], self._scale[rows]
         measured = wstat(self._n_on[rows], self._n_off[rows], source, scale)
@@ -432,7 +432,7 @@ class _Fits:
         return out
 
     def _fold(
-        self, rows: Int[np.ndarray, "m"], photons: Float32[np.ndarray, "m k n_energy"]
+        self, rows: Int[np.ndarray, " m"], photons: Float32[np.ndarray, "m k n_energy"]
     ) -> Float32[np.ndarray, "m k width"]:
         """Counts of photon spectra seen through the responses of the rows."""
         out = self._through(rows, photons, self._responses)
@@ -441,7 +441,7 @@ class _Fits:
 
     def _through(
         self,
-        rows: Int[np.ndarray, "m"],
+        rows: Int[np.ndarray, " m"],
         vectors: Float32[np.ndarray, "m k l"],
         matrices: list[Float32[np.ndarray, "l _"]],
     ) -> Float32[np.ndarray, "m k widest"]:
@@ -458,7 +458,7 @@ class _Fits:
 
     def _evaluated(
         self, rows: np.ndarray, theta: np.ndarray, folded: Float32[np.ndarray, "m width"]
-    ) -> tuple[Float[np.ndarray, "m"], Float32[np.ndarray, "m width"], Float32[np.ndarray, "m width"]]:
+    ) -> tuple[Float[np.ndarray, " m"], Float32[np.ndarray, "m width"], Float32[np.ndarray, "m width"]]:
         """Objective, expected source counts and fitted background, from the counts at amplitude one."""
         source = folded * np.exp(theta[:, -1:]).astype(np.float32) + np.float32(_ALMOST_NOTHING)
         measured = self._n_on[rows], self._off[rows], source, self._alpha[rows]

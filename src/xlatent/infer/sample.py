@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import gammaln, logsumexp
 
-from xlatent.infer.encode import Observation
+from xlatent.infer.observation import Observation
 from xlatent.infer.refine import (
     AMPLITUDE_WIDTH,
     Decoder,
@@ -33,7 +33,7 @@ LogDensity = Callable[[np.ndarray], np.ndarray]
 
 def sample(
     decoder: Decoder, observations: list[Observation], posterior: Posterior, n_draws: int = 1000
-) -> tuple[Float[np.ndarray, "n n_draws latents_1"], Float[np.ndarray, "n"]]:
+) -> tuple[Float[np.ndarray, "n n_draws latents_1"], Float[np.ndarray, " n"]]:
     """Draw (z, ln amplitude) from the exact posterior of each spectrum.
 
     The density is that whose mode refinement finds, its objective being minus twice the logarithm. Draws are the same
@@ -120,7 +120,7 @@ class _Target:
 class _Mixture:
     """Proposal: Student's t components, and the prior of z with the amplitude that the counts want (last share)."""
 
-    shares: Float[np.ndarray, "k_1"]
+    shares: Float[np.ndarray, " k_1"]
     means: Float[np.ndarray, "k dim"]
     roots: Float[np.ndarray, "k dim dim"]
     target: _Target

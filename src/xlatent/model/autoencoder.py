@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xlatent.grid import ModelGrid
+from xlatent.core.grid import ModelGrid
 from xlatent.model.preset import Preset
 
 

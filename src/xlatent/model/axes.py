@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from xlatent.grid import ModelGrid
+from xlatent.core.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder
 from xlatent.model.preset import Preset, Training
 from xlatent.model.train import simulated_batches
@@ -61,7 +61,7 @@ def canonical_axes(
             _, views = next(batches)
             mean, factor = model.encoder(views.counts, views.off, views.unit, views.spread, views.scale)
             learnt = torch.linalg.inv((factor @ factor.mT).double())
-            # The posterior under the whole prior: see xlatent.infer.encode.untempered.
+            # The posterior under the whole prior: see xlatent.infer.observation.untempered.
             precision = unit + preset.training.beta_end * (learnt - unit)
             values, vectors = torch.linalg.eigh(precision)
             information += ((0.5 * vectors * torch.log(values)[:, None, :]) @ vectors.mT).mean(dim=0) / n_batches

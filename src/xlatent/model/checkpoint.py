@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from xlatent.errors import ModelError
+from xlatent.core.errors import ModelError
 from xlatent.model.autoencoder import Autoencoder
 
 STATE, TENSORS = "checkpoint.json", "checkpoint.safetensors"

@@ -7,8 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xlatent.bundle import read_info, sha256, write_info
-from xlatent.grid import ModelGrid
+from xlatent.core.bundle import read_info, sha256, write_info
+from xlatent.core.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder, Decoder
 from xlatent.model.checkpoint import load, read_tensors
 from xlatent.model.export import export_decoder

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from xlatent.bundle import BundleInfo, sha256, write_info
-from xlatent.errors import ModelError
-from xlatent.grid import ModelGrid
+from xlatent.core.bundle import BundleInfo, sha256, write_info
+from xlatent.core.errors import ModelError
+from xlatent.core.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder
 from xlatent.model.axes import canonical_axes
 from xlatent.model.checkpoint import STATE, TENSORS, chosen, load, read_state, read_tensors

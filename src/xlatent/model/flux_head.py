@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from xlatent.bands import flux_weights
-from xlatent.grid import ModelGrid
+from xlatent.core.bands import flux_weights
+from xlatent.core.grid import ModelGrid
 from xlatent.model.export import to_onnx
 
 _WIDTH, _STEPS, _BATCH, _RATE = 96, 6000, 512, 6e-3
@@ -18,9 +18,9 @@ _FAINT = -6.0  # ln of the share of the largest flux below which less and less c
 
 
 class _FluxHead(nn.Module):
-    """ln of photon and energy fluxes (`xlatent.bands.flux_weights`) at amplitude one."""
+    """ln of photon and energy fluxes (`xlatent.core.bands.flux_weights`) at amplitude one."""
 
-    def __init__(self, latents: int, centre: Float[np.ndarray, "n_fluxes"]) -> None:
+    def __init__(self, latents: int, centre: Float[np.ndarray, " n_fluxes"]) -> None:
         super().__init__()
         last = nn.Linear(_WIDTH, len(centre))
         with torch.no_grad():

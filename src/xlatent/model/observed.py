@@ -15,13 +15,13 @@ from rich.console import Console
 from rich.progress import track
 from scipy.ndimage import gaussian_filter1d
 
-from xlatent.errors import ParameterError
+from xlatent.core.errors import ParameterError
+from xlatent.core.grid import ModelGrid, sensitivity
+from xlatent.core.spectrum import Response, Spectrum
 from xlatent.formats.store import open_store
-from xlatent.grid import ModelGrid, sensitivity
 from xlatent.model.autoencoder import Autoencoder
-from xlatent.model.likelihood import expected_deviance, profiled_amplitude
+from xlatent.model.losses import expected_deviance, profiled_amplitude
 from xlatent.simulate.observe import Views
-from xlatent.spectrum import Response, Spectrum
 
 SHARE = 0.5
 """Part of each batch and of the loss that real spectra have: as much to learn from them as not to forget by."""
@@ -110,7 +110,7 @@ class Observed:
         orders = {e: self._order(seed, e) for e in np.unique(epoch).tolist()}
         return self._views([self._store[int(orders[e][p])] for e, p in zip(epoch.tolist(), place, strict=True)], device)
 
-    def _order(self, seed: int, epoch: int) -> Int[np.ndarray, "n"]:
+    def _order(self, seed: int, epoch: int) -> Int[np.ndarray, " n"]:
         rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1, epoch)))  # simulation has no such key
         rank = rng.permutation(len(self._store.shards))[self._shard]
         return self.train[np.lexsort((rng.random(len(rank)), rank))]
@@ -136,7 +136,7 @@ class Observed:
         ]
         return *summed, alpha[mask].mean(), *self._project(spectrum.response, np.where(mask, spectrum.areascale, 0.0))
 
-    def _project(self, response: Response, weight: Float[np.ndarray, "n_chan_native"]) -> tuple[Any, Any, Any]:
+    def _project(self, response: Response, weight: Float[np.ndarray, " n_chan_native"]) -> tuple[Any, Any, Any]:
         """What `grid.sensitivity` says of a response, and its projection, kept for other spectra that have it."""
         kept, key = self._projections.setdefault(response, {}), weight.tobytes()
         if key not in kept:
@@ -154,7 +154,7 @@ class Observed:
             kept[key] = unit[0], spread[0], matrix.astype(np.float32)
         return kept[key]
 
-    def held_out(self, model: Autoencoder) -> Float[np.ndarray, "n"]:
+    def held_out(self, model: Autoencoder) -> Float[np.ndarray, " n"]:
         """Poisson deviance of one half of each validation spectrum's counts under what the other half says.
 
         Every spectrum is split in two by `halves`, always in the same way. The mean of the encoder's posterior of the
@@ -229,7 +229,7 @@ def score(model: Autoencoder, seen: Views, other: torch.Tensor) -> torch.Tensor:
     return expected_deviance(other, amplitude * shape + seen.background + 1e-7)
 
 
-def better(start: Float[np.ndarray, "n"], end: Float[np.ndarray, "n"]) -> dict[str, float | int]:
+def better(start: Float[np.ndarray, " n"], end: Float[np.ndarray, " n"]) -> dict[str, float | int]:
     """Compare two held-out scores of the same spectra.
 
     Returns
@@ -251,8 +251,8 @@ def better(start: Float[np.ndarray, "n"], end: Float[np.ndarray, "n"]) -> dict[s
 
 
 def smoothed(
-    off: Float[np.ndarray, "n_chan_native"], mask: Bool[np.ndarray, "n_chan_native"]
-) -> Float[np.ndarray, "n_chan_native"]:
+    off: Float[np.ndarray, " n_chan_native"], mask: Bool[np.ndarray, " n_chan_native"]
+) -> Float[np.ndarray, " n_chan_native"]:
     """Counts that are expected of a background in the channels of ``mask``, from those that it has; 0 in others."""
     mean, inside = np.zeros_like(off), off[mask]
     averaged = np.clip(_ENOUGH_COUNTS / max(inside.mean(), 1e-9), 1.0, _MOST_CHANNELS)

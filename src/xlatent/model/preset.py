@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from xlatent.errors import ModelError
+from xlatent.core.errors import ModelError
 
 
 class _Strict(BaseModel):

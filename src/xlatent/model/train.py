@@ -16,8 +16,8 @@ import torch
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from torch import Tensor
 
-from xlatent.errors import ModelError, ParameterError
-from xlatent.grid import ModelGrid
+from xlatent.core.errors import ModelError, ParameterError
+from xlatent.core.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder
 from xlatent.model.checkpoint import (
     STATE,
@@ -29,7 +29,8 @@ from xlatent.model.checkpoint import (
     read_tensors,
     write_checkpoint,
 )
-from xlatent.model.likelihood import (
+from xlatent.model.distributed import Processes
+from xlatent.model.losses import (
     collapse,
     divergence,
     energy_distance,
@@ -39,7 +40,6 @@ from xlatent.model.likelihood import (
 )
 from xlatent.model.observed import SHARE, Observed, better
 from xlatent.model.preset import Preset, Training
-from xlatent.model.processes import Processes
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory, Views
 

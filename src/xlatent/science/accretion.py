@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float
 
-from xlatent.errors import ParameterError, ReadError, WriteError
+from xlatent.core.errors import ParameterError, ReadError, WriteError
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "compact": ("HMXB", "LMXB", "CV"),
@@ -43,8 +43,8 @@ class Direction:
         Checksum of the model whose latents these are.
     """
 
-    vector: Float[np.ndarray, "d"]
-    vector_err: Float[np.ndarray, "d"]
+    vector: Float[np.ndarray, " d"]
+    vector_err: Float[np.ndarray, " d"]
     offset: float
     auc: dict[str, float]
     auc_err: dict[str, float]
@@ -52,7 +52,7 @@ class Direction:
 
     def value(
         self, z: Float[np.ndarray, "n d"], covariance: Float[np.ndarray, "n d d"]
-    ) -> tuple[Float[np.ndarray, "n"], Float[np.ndarray, "n"]]:
+    ) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
         """Value of each source and its standard deviation, from its posterior."""
         return z @ self.vector + self.offset, np.sqrt(np.einsum("i,nij,j->n", self.vector, covariance, self.vector))
 
@@ -62,7 +62,7 @@ class Direction:
         return "a = " + " ".join([*(f"{self.vector[i]:+.3f} z{i}" for i in order), f"{self.offset:+.3f}"])
 
     def spectra(
-        self, decode: Callable[[np.ndarray], np.ndarray], values: Float[np.ndarray, "m"]
+        self, decode: Callable[[np.ndarray], np.ndarray], values: Float[np.ndarray, " m"]
     ) -> Float[np.ndarray, "m n_energy"]:
         """Spectra along it: ln photons, by a decoder z -> ln photons, at the z nearest the origin with each value."""
         return decode((values - self.offset)[:, None] * self.vector / (self.vector @ self.vector))

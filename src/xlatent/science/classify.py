@@ -10,10 +10,10 @@ import numpy as np
 from astropy.table import MaskedColumn
 from jaxtyping import Float
 
-from xlatent.errors import ModelError, ParameterError
-from xlatent.latents import LatentTable
-from xlatent.science.fit_classes import against, prediction_set
-from xlatent.science.sampling import numbers, usable
+from xlatent.core.errors import ModelError, ParameterError
+from xlatent.core.latents import LatentTable
+from xlatent.science.classifier_training import against, prediction_set
+from xlatent.science.resampling import numbers, usable
 
 CLASSES = ("AGN", "YSO", "LM-STAR", "HM-STAR", "NS", "LMXB", "CV", "HMXB")
 """Classes of Yang et al. 2022 (ApJ 941, 104)."""
@@ -36,7 +36,7 @@ _LEAST_NH = 0.01  # 10^20 cm-2, below any line of sight
 
 def features(
     table: LatentTable, directions: Float[np.ndarray, "8 m"], allowed: Sequence[str] = ()
-) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, "d"]]:
+) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " d"]]:
     """What a classifier sees of each row.
 
     Parameters

@@ -8,9 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from xlatent.errors import ParameterError
-from xlatent.latents import N_LATENTS, LatentTable
-from xlatent.science.sampling import sklearn_needed, thin, usable
+from xlatent.core.errors import ParameterError
+from xlatent.core.latents import N_LATENTS, LatentTable
+from xlatent.science.resampling import sklearn_needed, thin, usable
 
 MAX_CLUSTERS = 12
 MAX_ROWS = 20_000

@@ -8,9 +8,9 @@ import numpy as np
 from astropy.table import Table
 from jaxtyping import Float
 
-from xlatent.errors import XlatentError
-from xlatent.latents import N_LATENTS, LatentTable
-from xlatent.science.sampling import bootstrap, enough, folds, numbers, source_of, source_weights, thin, usable
+from xlatent.core.errors import XlatentError
+from xlatent.core.latents import N_LATENTS, LatentTable
+from xlatent.science.resampling import bootstrap, enough, folds, numbers, source_of, source_weights, thin, usable
 
 LATENTS = tuple(f"z{i}" for i in range(N_LATENTS))
 MIN_SOURCES = 50
@@ -116,7 +116,7 @@ def _front(
     title: str,
     names: tuple[str, ...],
     x: Float[np.ndarray, "n d"],
-    y: Float[np.ndarray, "n"],
+    y: Float[np.ndarray, " n"],
     sources: np.ndarray,
     seed: int,
 ) -> Iterator[dict[str, Any]]:
@@ -205,7 +205,7 @@ def _length(formula: Any) -> int:
     return sum(1 for _ in sympy.preorder_traversal(formula))
 
 
-def _evaluate(formula: Any, symbols: list[Any], x: np.ndarray) -> Float[np.ndarray, "n"]:
+def _evaluate(formula: Any, symbols: list[Any], x: np.ndarray) -> Float[np.ndarray, " n"]:
     import sympy
 
     with np.errstate(all="ignore"):  # what is not finite is left out by the caller

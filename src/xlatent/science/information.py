@@ -12,9 +12,9 @@ from scipy import stats
 from scipy.spatial.distance import cdist
 from scipy.special import digamma
 
-from xlatent.errors import ParameterError, XlatentWarning
-from xlatent.latents import LatentTable
-from xlatent.science.sampling import enough, half_sampling, numbers, source_of, thin, usable
+from xlatent.core.errors import ParameterError, XlatentWarning
+from xlatent.core.latents import LatentTable
+from xlatent.science.resampling import enough, half_sampling, numbers, source_of, thin, usable
 
 K = 5
 """Neighbours of the estimator."""
@@ -303,7 +303,7 @@ def _kth(distances: Float[np.ndarray, "n m"]) -> Float[np.ndarray, " n"]:
     return np.partition(distances, K, axis=1)[:, K]
 
 
-def _apart(y: Shaped[np.ndarray, "n #m"], others: Shaped[np.ndarray, "*n m"]) -> Float[np.ndarray, "n m"]:
+def _apart(y: Shaped[np.ndarray, " n #m"], others: Shaped[np.ndarray, "*n m"]) -> Float[np.ndarray, "n m"]:
     """Distances of values: of numbers their difference, of classes infinity."""
     return np.where(y == others, 0.0, np.inf) if y.dtype.kind == "U" else np.abs(y - others)
 

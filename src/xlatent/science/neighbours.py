@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from xlatent.errors import ParameterError, ReadError, WriteError
-from xlatent.latents import N_LATENTS
+from xlatent.core.errors import ParameterError, ReadError, WriteError
+from xlatent.core.latents import N_LATENTS
 from xlatent.science.measurement import measured
 
 _BLOCK = 256  # rows of a block
@@ -48,9 +48,9 @@ class Neighbours:
         Length of the difference of posterior means in units of its standard deviation, both errors considered.
     """
 
-    rows: Int[np.ndarray, "k"]
-    log_odds: Float[np.ndarray, "k"]
-    distance: Float[np.ndarray, "k"]
+    rows: Int[np.ndarray, " k"]
+    log_odds: Float[np.ndarray, " k"]
+    distance: Float[np.ndarray, " k"]
 
 
 class Index:
@@ -76,7 +76,7 @@ class Index:
     def __init__(self, arrays: dict[str, np.ndarray], model: str = "", checksum: int = 0) -> None:
         self._arrays, self.model, self.checksum = arrays, model, checksum
 
-    def check(self, z0: Float[np.ndarray, "n"], model: str) -> None:
+    def check(self, z0: Float[np.ndarray, " n"], model: str) -> None:
         """Make sure that the index is of the table whose first latent is ``z0``.
 
         Raises
@@ -174,7 +174,7 @@ class Index:
             raise ReadError(f"{folder}: is not an index of latents ({error}); build it again") from error
 
     def search(
-        self, z: Float[np.ndarray, "d"], covariance: Float[np.ndarray, "d d"], k: int = 10, exact: bool = False
+        self, z: Float[np.ndarray, " d"], covariance: Float[np.ndarray, "d d"], k: int = 10, exact: bool = False
     ) -> Neighbours:
         """Find the ``k`` nearest rows to a posterior, judged by mean and covariance of both.
 

@@ -7,10 +7,10 @@ import numpy as np
 from astropy.table import Table
 from jaxtyping import Float
 
-from xlatent.errors import ParameterError
-from xlatent.latents import LatentTable
+from xlatent.core.errors import ParameterError
+from xlatent.core.latents import LatentTable
+from xlatent.science.deconvolution import Population, choose
 from xlatent.science.measurement import Measurement, measured
-from xlatent.science.population import Population, choose
 
 MIN_SOURCES = 50
 """Fewest rows that make a population."""
@@ -91,7 +91,7 @@ def outliers(
     return Table(columns)
 
 
-def probability(population: Population, data: Measurement, rng: np.random.Generator) -> Float[np.ndarray, "n"]:
+def probability(population: Population, data: Measurement, rng: np.random.Generator) -> Float[np.ndarray, " n"]:
     """Probability that a source of the population, measured as each of these was, has no higher density.
 
     By draws, more of them where few lie beyond (as Besag & Clifford 1991, Biometrika 78, 301, stop).
@@ -120,7 +120,7 @@ def probability(population: Population, data: Measurement, rng: np.random.Genera
     return (beyond + 1.0) / (drawn + 1.0)
 
 
-def false_discovery(p: Float[np.ndarray, "n"]) -> Float[np.ndarray, "n"]:
+def false_discovery(p: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
     """Benjamini & Hochberg's (1995, JRSSB 57, 289) corrected probabilities; NaN is no test."""
     from scipy.stats import false_discovery_control
 

@@ -7,9 +7,9 @@ import numpy as np
 from astropy.table import Table
 from jaxtyping import Float, Int
 
-from xlatent.errors import ParameterError
-from xlatent.latents import LatentTable
-from xlatent.science.sampling import (
+from xlatent.core.errors import ParameterError
+from xlatent.core.latents import LatentTable
+from xlatent.science.resampling import (
     N_FOLDS,
     bootstrap,
     enough,

@@ -6,11 +6,11 @@ import numpy as np
 from astropy.table import Table
 from jaxtyping import Float
 
-from xlatent.errors import ParameterError
-from xlatent.latents import LatentTable
+from xlatent.core.absorption import cross_section
+from xlatent.core.errors import ParameterError
+from xlatent.core.latents import LatentTable
 from xlatent.science.measurement import Measurement, measured
 from xlatent.science.outliers import false_discovery
-from xlatent.simulate.absorption import cross_section
 
 Decode = Callable[[Float[np.ndarray, "n 8"]], Float[np.ndarray, "n n_energy"]]
 """ln(photons per bin) at z, up to a constant."""
@@ -38,9 +38,9 @@ DIRECTIONS: dict[str, tuple[Callable, str, str, str]] = {
 def tracks(
     table: LatentTable,
     source: np.ndarray | None = None,
-    time: Float[np.ndarray, "n"] | None = None,
+    time: Float[np.ndarray, " n"] | None = None,
     decode: Decode | None = None,
-    energy: Float[np.ndarray, "n_energy"] | None = None,
+    energy: Float[np.ndarray, " n_energy"] | None = None,
 ) -> Table:
     """Test whether the spectrum of each source with several rows changes.
 
@@ -114,8 +114,8 @@ _SHIFT = ("shift", "shift_err")
 
 
 def directions(
-    decode: Decode, energy: Float[np.ndarray, "n_energy"], z: Float[np.ndarray, "8"]
-) -> dict[str, Float[np.ndarray, "8"]]:
+    decode: Decode, energy: Float[np.ndarray, " n_energy"], z: Float[np.ndarray, " 8"]
+) -> dict[str, Float[np.ndarray, " 8"]]:
     """Directions in z that change the spectrum at ``z`` as `DIRECTIONS` say, per unit of change.
 
     Least squares over 0.5-8 keV, weighted by photons, of the decoder's slopes to the change of ln(photons), whose

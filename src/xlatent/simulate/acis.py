@@ -16,8 +16,8 @@ from jaxtyping import Float
 from scipy import sparse
 from scipy.special import ndtr
 
-from xlatent.errors import ParameterError
-from xlatent.spectrum import Response
+from xlatent.core.errors import ParameterError
+from xlatent.core.spectrum import Response
 
 Chip = Literal["FI", "BI"]
 Real = int | float
@@ -126,12 +126,12 @@ CHANNEL_WIDTH = 0.0146  # keV, of the 1024 PI channels
 
 
 def effective_area(
-    energy: Real | Float[np.ndarray, "*energies"],
+    energy: Real | Float[np.ndarray, " *energies"],
     *,
     chip: Chip,
-    year: Real | Float[np.ndarray, "*batch"],
-    theta: Real | Float[np.ndarray, "*batch"] = 0.0,
-) -> Float[np.ndarray, "..."]:
+    year: Real | Float[np.ndarray, " *batch"],
+    theta: Real | Float[np.ndarray, " *batch"] = 0.0,
+) -> Float[np.ndarray, " ..."]:
     """Effective area of mirror, filter and chip.
 
     Parameters
@@ -169,8 +169,8 @@ def effective_area(
 
 
 def contamination_depth(
-    energy: Real | Float[np.ndarray, "*energies"], *, chip: Chip, year: Real | Float[np.ndarray, "*batch"]
-) -> Float[np.ndarray, "..."]:
+    energy: Real | Float[np.ndarray, " *energies"], *, chip: Chip, year: Real | Float[np.ndarray, " *batch"]
+) -> Float[np.ndarray, " ..."]:
     """Optical depth of the molecular contaminant on the blocking filter.
 
     Parameters
@@ -204,8 +204,8 @@ def contamination_depth(
 
 
 def vignetting(
-    energy: Real | Float[np.ndarray, "*energies"], theta: Real | Float[np.ndarray, "*batch"]
-) -> Float[np.ndarray, "..."]:
+    energy: Real | Float[np.ndarray, " *energies"], theta: Real | Float[np.ndarray, " *batch"]
+) -> Float[np.ndarray, " ..."]:
     """Mirror area off axis as a fraction of that on axis.
 
     Parameters
@@ -233,8 +233,8 @@ def vignetting(
 
 
 def fwhm(
-    energy: Real | Float[np.ndarray, "*energies"], *, chip: Chip, year: Real | Float[np.ndarray, "*batch"]
-) -> Float[np.ndarray, "..."]:
+    energy: Real | Float[np.ndarray, " *energies"], *, chip: Chip, year: Real | Float[np.ndarray, " *batch"]
+) -> Float[np.ndarray, " ..."]:
     """Full width at half maximum of the line-spread function.
 
     Parameters
@@ -263,10 +263,10 @@ def fwhm(
 
 
 def redistribution(
-    energy_lo: Float[np.ndarray, "n_energy"],
-    energy_hi: Float[np.ndarray, "n_energy"],
-    chan_lo: Float[np.ndarray, "n_chan"],
-    chan_hi: Float[np.ndarray, "n_chan"],
+    energy_lo: Float[np.ndarray, " n_energy"],
+    energy_hi: Float[np.ndarray, " n_energy"],
+    chan_lo: Float[np.ndarray, " n_chan"],
+    chan_hi: Float[np.ndarray, " n_chan"],
     *,
     chip: Chip,
     year: Real,

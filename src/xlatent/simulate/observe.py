@@ -7,10 +7,10 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from jaxtyping import Float
 
-from xlatent.grid import ModelGrid, sensitivity
+from xlatent.core.grid import ModelGrid, sensitivity
+from xlatent.core.spectrum import Response
 from xlatent.simulate import acis, continuum
 from xlatent.simulate.plasma import plasma
-from xlatent.spectrum import Response
 
 # Instrumental lines of the ACIS particle background: Si K-alpha, Au M-alpha, Ni K-alpha, Au L (Bartalucci et al. 2014,
 # A&A 566, A25), keV.
@@ -79,7 +79,9 @@ class Observatory:
         self._tilt = self._to(np.stack([np.log(grid.energy_mid), np.exp(-0.5 * ((grid.energy_mid - 0.6) / 0.25) ** 2)]))
         self._array = array_namespace(mid)
 
-    def observe(self, rng: np.random.Generator, photons: Any, counts: Float[np.ndarray, "n"], groups: int = 8) -> Views:
+    def observe(
+        self, rng: np.random.Generator, photons: Any, counts: Float[np.ndarray, " n"], groups: int = 8
+    ) -> Views:
         """See each source once.
 
         Parameters
@@ -170,7 +172,7 @@ def _redistribution(
     return grid.project(flat)
 
 
-def particle_background(edges: Float[np.ndarray, "n_edges"]) -> Float[np.ndarray, "n_shapes n_chan"]:
+def particle_background(edges: Float[np.ndarray, " n_edges"]) -> Float[np.ndarray, "n_shapes n_chan"]:
     """Shapes that the particle background is mixed from, each of sum one.
 
     Flat, rising to either side, and the instrument's own lines.

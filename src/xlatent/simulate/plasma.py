@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy import special
 
-from xlatent.errors import ParameterError
+from xlatent.core.errors import ParameterError
 
 __all__ = ["ELEMENTS", "SOLAR", "plasma"]
 
@@ -108,7 +108,7 @@ _N_GAUNT = 9  # coefficients of the polynomial for the Gaunt factor
 _LOG_U = np.log(2e-3), np.log(200.0)  # range of log(E/kT) it is fitted in
 
 
-_Rate = Float[np.ndarray, "n_temp"]  # at the temperatures _KT
+_Rate = Float[np.ndarray, " n_temp"]  # at the temperatures _KT
 
 
 class _Term(NamedTuple):
@@ -158,7 +158,7 @@ def _total_ionisation(name: str, charge: int) -> _Rate:
     return rate + _ionisation_rate(1.12 * chi, s_electrons)
 
 
-def _recombination(name: str, charge: int) -> tuple[Float[np.ndarray, "n_level"], Float[np.ndarray, "n_level n_temp"]]:
+def _recombination(name: str, charge: int) -> tuple[Float[np.ndarray, " n_level"], Float[np.ndarray, "n_level n_temp"]]:
     """Radiative recombination of an ion: binding energies [n_level] keV, and rates [n_level, n_temp] cm3/s.
 
     Hydrogenic, Seaton (1959, MNRAS 119, 81): 5.197e-14 z x^1.5 exp(x) E1(x), x = I_n/kT; the ground shell with its true
@@ -322,7 +322,7 @@ def _free_bound(species: int, name: str, neutral: int) -> list[_Term]:
     return terms
 
 
-def _gaunt_polynomials() -> tuple[Float[np.ndarray, "n_gamma"], Float[np.ndarray, "n_gamma n_gaunt"]]:
+def _gaunt_polynomials() -> tuple[Float[np.ndarray, " n_gamma"], Float[np.ndarray, "n_gamma n_gaunt"]]:
     """Free-free Gaunt factor: log(Z^2 Ry/kT) [n_gamma], and polynomials [n_gamma, n_gaunt] in scaled log(E/kT).
 
     Thermal average of the Born formula with the Coulomb correction of Elwert (1939, Ann. Phys. 426, 178).

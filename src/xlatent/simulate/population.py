@@ -10,7 +10,8 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from jaxtyping import Float
 
-from xlatent.simulate import absorption, continuum
+from xlatent.core import absorption
+from xlatent.simulate import continuum
 from xlatent.simulate.plasma import ELEMENTS, plasma
 
 FAMILIES = ("powerlaw", "cutoff", "comptonised", "blackbody", "disk", "bremsstrahlung", "plasma", "ionising")
@@ -139,7 +140,7 @@ def spectra(energy: Any, rows: Parameters) -> Any:
 
 
 def _bumps(
-    x: Float[np.ndarray, "n_energy"], nodes: Float[np.ndarray, "n_nodes"]
+    x: Float[np.ndarray, " n_energy"], nodes: Float[np.ndarray, " n_nodes"]
 ) -> Float[np.ndarray, "n_nodes n_energy"]:
     """Overlapping Gaussians in log energy, whose random sum is smooth."""
     return np.exp(-0.5 * ((x - nodes[:, None]) / (nodes[1] - nodes[0])) ** 2)

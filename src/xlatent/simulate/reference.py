@@ -4,10 +4,10 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float
 
-from xlatent.grid import ModelGrid
+from xlatent.core.grid import ModelGrid
+from xlatent.core.spectrum import Response, Spectrum
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory
-from xlatent.spectrum import Response, Spectrum
 
 _SEED = 1729
 _GROUPS = 8  # that share a redistribution

@@ -1,0 +1,1 @@
+"""What all rooms share: nouns, statistics, grids, errors; it imports nothing else of xlatent."""

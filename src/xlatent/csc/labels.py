@@ -1,0 +1,397 @@
+"""Classes of sources from other catalogues, matched on position, and the split of sources for training and tests."""
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from astropy import units
+from astropy.coordinates import SkyCoord, search_around_sky
+from astropy.table import Column, MaskedColumn, Table
+from jaxtyping import Bool, Float, Shaped
+
+from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
+from xlatent.formats.latent_tables import read_columns
+
+CLASSES = ("AGN", "YSO", "LM-STAR", "HM-STAR", "NS", "LMXB", "CV", "HMXB")
+"""The classes of Yang et al. 2022 (ApJ 941, 104)."""
+
+YANG = "J/ApJ/941/104"
+VIZIER, SIMBAD = "vizier.cds.unistra.fr", "simbad.cds.unistra.fr"
+
+SIMBAD_CLASSES = {
+    **dict.fromkeys(("AGN", "SyG", "Sy1", "Sy2", "rG", "LIN", "QSO", "Bla", "BLL"), "AGN"),
+    **dict.fromkeys(("Y*O", "Or*", "TT*", "Ae*"), "YSO"),
+    **dict.fromkeys(("LM*", "BY*", "RS*"), "LM-STAR"),
+    **dict.fromkeys(("Ma*", "WR*", "s*b", "bC*", "Be*"), "HM-STAR"),
+    **dict.fromkeys(("N*", "Psr"), "NS"),
+    **dict.fromkeys(("CV*", "No*"), "CV"),
+    "LXB": "LMXB",
+    "HXB": "HMXB",
+}
+"""Class of each SIMBAD object type that stands for one of the eight.
+
+The types are those of https://simbad.cds.unistra.fr/guide/otypes.htx (2022 hierarchy): all below active galactic
+nucleus and young stellar object that are sources themselves (no outflows), low-mass stars with the active binaries
+BY Dra and RS CVn, massive stars without the cool supergiants (high-mass stars of Yang et al. are Wolf-Rayet, O and B
+stars), neutron stars and pulsars, novae among the cataclysmic variables. Candidates (codes with a question mark) and
+types that leave the class open (X-ray binary ``XB*``, variable, emission-line or high proper motion star) have none.
+"""
+
+DEFAULT_ERROR = 1.0
+"""Radius (arcsec) at 95 per cent for a source without an error ellipse: 99 per cent of the sources of Yang et al. are
+known better (column ``pos_err``)."""
+
+_NEIGHBOURHOOD = 5.0 * units.arcmin  # in which the density of a catalogue's entries is measured
+_TO_95 = np.sqrt(
+    -2.0 * np.log(0.05)
+)  # from one sigma to the radius that holds 95 per cent of a normal in two dimensions
+_SIMBAD_CHUNK = 500  # positions a query
+TRAIN_SHARE, VALIDATION_SHARE = 0.70, 0.15
+
+# Names under which catalogues give what a match needs, lower case, and phrases of descriptions that give it away.
+_NAMES = {
+    "ra": (("ra", "_raj2000", "raj2000", "ra_icrs", "radeg"), ()),
+    "dec": (("dec", "_dej2000", "dej2000", "de_icrs", "decdeg", "dedeg"), ()),
+    "class": (("class",), ()),
+    "true class": (("true_class", "trueclass", "tclass"), ("true class",)),
+    "pos_err": (
+        ("pos_err", "poserr", "pu", "cscv2_pu", "err_ellipse_r0"),
+        ("err_ellipse_r0", "95% confidence level pos"),
+    ),
+}
+
+
+def split(names: Iterable[str], seed: int = 0) -> Shaped[np.ndarray, " n_row"]:
+    """Assign each source to training, validation or test, by a hash of its name.
+
+    All rows of a source go together, whatever else is in the table and in whatever order. Spaces around
+    a name do not count.
+
+    Parameters
+    ----------
+    names : iterable of str
+        The name of the source of each row.
+    seed : int
+        Another seed is another split.
+
+    Returns
+    -------
+    numpy.ndarray of str, shape (n_row,)
+        ``train`` (70 %), ``validation`` (15 %) or ``test`` (15 %).
+    """
+
+    def part(name: str) -> str:
+        digest = blake2b(f"{seed}:{name.strip()}".encode(), digest_size=8).digest()
+        place = int.from_bytes(digest, "big") / 2**64
+        return "train" if place < TRAIN_SHARE else "validation" if place < TRAIN_SHARE + VALIDATION_SHARE else "test"
+
+    return np.array([part(str(name)) for name in names], dtype="<U10")
+
+
+def from_file(path: str | Path) -> Table:
+    """Read labels from a user's own table.
+
+    Parameters
+    ----------
+    path : str or Path
+        A table as in `formats.tables.read_columns` with columns ``ra`` and ``dec`` (ICRS, degrees) and ``class``, one
+        of `CLASSES`; ``pos_err`` (arcsec, 95 %) if positions are uncertain. Upper and lower case are the same.
+
+    Returns
+    -------
+    Table with ``ra, dec`` (deg), ``pos_err`` (arcsec, 0 where unknown) and ``class``.
+
+    Raises
+    ------
+    ReadError
+        If the file cannot be read or lacks a column.
+
+    Warns
+    -----
+    XlatentWarning
+        If rows are left out because their class is none of `CLASSES` or their position is missing.
+    """
+    return _standard(read_columns(path), str(path), "class")
+
+
+def from_vizier(server: str = VIZIER) -> Table:
+    """Fetch the training set of Yang et al. 2022 (ApJ 941, 104; catalogue J/ApJ/941/104) from VizieR.
+
+    Of the catalogue's tables the one is taken that states the true class of its sources; the others only predict one.
+
+    Parameters
+    ----------
+    server : str
+        Host (and port) of VizieR or a mirror.
+
+    Returns
+    -------
+    Table
+        As of `from_file`.
+
+    Raises
+    ------
+    ReadError
+        If the server cannot be reached or has no such table.
+    """
+    with _asking(server):
+        from astroquery import cache_conf
+        from astroquery.vizier import VizierClass
+
+        vizier = VizierClass(columns=["**", "_RAJ2000", "_DEJ2000"], row_limit=1, vizier_server=server)
+        with cache_conf.set_temp("cache_active", False):
+            heads = vizier.get_catalogs(YANG) or {}  # None where the answer is no VOTable
+            names = [name for name in heads.keys() if _find(heads[name], "true class")]  # noqa: SIM118 (no dict)
+            if names:
+                vizier.ROW_LIMIT = -1
+                tables = vizier.get_catalogs(names[0])
+    if not names:
+        found = ", ".join(heads.keys()) or "no tables"
+        raise ReadError(
+            f"{server}: expected a table of {YANG} with the true class of each source, found {found}; "
+            "give the training set as a file with --labels"
+        )
+    return _standard(tables[0], f"{YANG} from {server}", "true class")
+
+
+def positions_of(selection: Table) -> Float[np.ndarray, "n 2"]:
+    """Right ascension and declination (deg) of a selection's sources, each once, those without left out."""
+    places = np.stack([_numbers(selection["ra"]), _numbers(selection["dec"])], axis=1)
+    return np.unique(places[np.isfinite(places).all(axis=1)], axis=0)
+
+
+def from_simbad(
+    positions: Float[np.ndarray, "n 2"],
+    server: str = SIMBAD,
+    progress: Callable[[int], None] | None = None,
+) -> Table:
+    """Fetch the objects of SIMBAD around some positions whose type stands for a class.
+
+    Parameters
+    ----------
+    positions : array [n, 2]
+        As of `positions_of`. All objects within 5 arcmin are fetched, for their density is needed too.
+    server : str
+        Host (and port) of SIMBAD or a mirror.
+    progress : callable, optional
+        Called with the number of positions done so far.
+
+    Returns
+    -------
+    Table
+        As of `from_file`; classes by `SIMBAD_CLASSES`, position errors from ``coo_err_maj`` (one sigma, mas).
+
+    Raises
+    ------
+    ReadError
+        If the server cannot be reached or does not answer with a table.
+    """
+    types = ", ".join(f"'{otype}'" for otype in SIMBAD_CLASSES)
+    query = (
+        "SELECT DISTINCT b.main_id, b.ra, b.dec, b.coo_err_maj, b.otype FROM basic AS b "
+        "JOIN TAP_UPLOAD.positions AS p ON 1 = CONTAINS(POINT('ICRS', b.ra, b.dec), "
+        f"CIRCLE('ICRS', p.ra, p.dec, {_NEIGHBOURHOOD.to_value('deg'):.6f})) WHERE b.otype IN ({types})"
+    )
+    names = ("ra", "dec", "pos_err", "class")
+    objects: dict[str, tuple] = {}  # by name, for circles overlap
+    with _asking(server):
+        from pyvo.dal import DALOverflowWarning, TAPService
+
+        service = TAPService(f"https://{server}/simbad/sim-tap")
+        for begin in range(0, len(positions), _SIMBAD_CHUNK):
+            chunk = positions[begin : begin + _SIMBAD_CHUNK]
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", DALOverflowWarning)  # a list cut short is no answer
+                found = service.run_sync(
+                    query, maxrec=1_000_000, uploads={"positions": Table(chunk, names=("ra", "dec"))}
+                ).to_table()
+            kinds = [SIMBAD_CLASSES.get(otype, "") for otype in _text(found["otype"])]
+            errors = 1e-3 * _TO_95 * _numbers(found["coo_err_maj"])
+            rows = zip(_numbers(found["ra"]), _numbers(found["dec"]), errors, kinds, strict=True)
+            objects.update(zip(_text(found["main_id"]), rows, strict=True))
+            if progress is not None:
+                progress(begin + len(chunk))
+    table = Table(rows=list(objects.values()) or None, names=names, dtype=(float, float, float, str))
+    return _standard(table, server, "class")
+
+
+def match(selection: Table, labels: Table, catalogue: str, seed: int = 0) -> Table:
+    """Give each row of a selection the class of the catalogue entry within its error, if entries there agree.
+
+    An entry matches that lies within the ellipse made of the row's own error ellipse at 95 % (CSC columns
+    ``err_ellipse_r0``, ``err_ellipse_r1``, arcsec, and ``err_ellipse_ang``, degrees east of north; a circle of
+    `DEFAULT_ERROR` where they are missing) and the entry's error, semi-axes added in quadrature. The nearest by this
+    measure is the one described. Its chance-coincidence probability, that an unrelated entry lies in the ellipse, is
+    1 - exp(-ρA): A is the area of the ellipse, ρ the density of entries within 5 arcmin of the row, the one found
+    among them, so that it is never zero.
+
+    Parameters
+    ----------
+    selection : Table
+        With columns ``name``, ``ra`` and ``dec`` (deg).
+    labels : Table
+        As of `from_file`.
+    catalogue : str
+        What to call the catalogue in ``class_catalogue``.
+    seed : int
+        Of `split`.
+
+    Returns
+    -------
+    Table
+        All rows and columns of the selection, and: ``class``; ``class_separation`` and ``class_error`` (of the entry,
+        95 %), arcsec; ``class_chance``; ``class_conflict``, the classes where there are several, and then ``class``
+        is missing; ``class_catalogue``; ``split``. Where nothing matches they are missing, all but ``split``.
+    """
+    n_row = len(selection)
+    ra, dec = _numbers(selection["ra"]), _numbers(selection["dec"])
+    placed = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90.0)
+    rows = np.flatnonzero(placed)
+    sources = SkyCoord(ra[rows], dec[rows], unit="deg")
+    entries = SkyCoord(labels["ra"], labels["dec"], unit="deg")
+    major, minor, angle = (values[rows] for values in _ellipse(selection))
+
+    near, entry, apart, _ = search_around_sky(sources, entries, _NEIGHBOURHOOD)
+    density = np.bincount(near, minlength=len(rows)) / (np.pi * _NEIGHBOURHOOD.to_value("arcsec") ** 2)
+    error = np.asarray(labels["pos_err"], dtype=float)[entry]
+    apart = apart.to_value("arcsec")
+    bearing = sources[near].position_angle(entries[entry]).radian - angle[near]
+    a, b = np.hypot(major[near], error), np.hypot(minor[near], error)
+    measure = np.hypot(apart * np.cos(bearing) / a, apart * np.sin(bearing) / b)  # 1 on the ellipse
+    inside = measure <= 1.0
+    chance = -np.expm1(-density[near] * np.pi * a * b)
+
+    text = {key: np.full(n_row, "", dtype=object) for key in ("class", "class_conflict", "class_catalogue")}
+    number = {key: np.full(n_row, np.nan) for key in ("class_separation", "class_error", "class_chance")}
+    kinds = np.asarray(labels["class"], dtype=str)[entry]
+    order = np.flatnonzero(inside)[np.lexsort((measure[inside], near[inside]))]  # of each row the nearest first
+    for group in np.split(order, np.flatnonzero(np.diff(near[order])) + 1) if order.size else ():
+        row, best = rows[near[group[0]]], group[0]
+        classes = sorted(set(kinds[group].tolist()))
+        text["class" if len(classes) == 1 else "class_conflict"][row] = ", ".join(classes)
+        text["class_catalogue"][row] = catalogue
+        number["class_separation"][row], number["class_error"][row] = apart[best], error[best]
+        number["class_chance"][row] = chance[best]
+
+    labelled = selection.copy()
+    for key in ("class", "class_separation", "class_error", "class_chance", "class_conflict", "class_catalogue"):
+        if key in text:
+            values = text[key].astype(str)
+            labelled[key] = MaskedColumn(values, mask=values == "", description=_DESCRIPTIONS[key])
+        else:
+            unit = None if key == "class_chance" else "arcsec"
+            labelled[key] = MaskedColumn(
+                number[key], mask=np.isnan(number[key]), unit=unit, description=_DESCRIPTIONS[key]
+            )
+    labelled["split"] = Column(split(_text(selection["name"]), seed), description=_DESCRIPTIONS["split"])
+    labelled.meta["labels"] = catalogue
+    labelled.meta["split_seed"] = seed
+    return labelled
+
+
+_DESCRIPTIONS = {
+    "class": "Class of the source in class_catalogue",
+    "class_separation": "Distance from the position to the catalogue entry nearest within the errors",
+    "class_error": "Position error of that entry, 95 per cent radius",
+    "class_chance": "Probability that an unrelated entry lies within the errors",
+    "class_conflict": "Classes of the entries within the errors, where they disagree",
+    "class_catalogue": "Catalogue of that entry",
+    "split": "Use in machine learning, by source: train, validation or test",
+}
+
+
+def _ellipse(
+    selection: Table,
+) -> tuple[Float[np.ndarray, " n_row"], Float[np.ndarray, " n_row"], Float[np.ndarray, " n_row"]]:
+    """Semi-axes (arcsec) and position angle (radian) of the error ellipses, defaults where there are none."""
+    missing = np.full(len(selection), np.nan)
+    r0, r1, angle = (
+        _numbers(selection[name], unit) if name in selection.colnames else missing
+        for name, unit in (("err_ellipse_r0", "arcsec"), ("err_ellipse_r1", "arcsec"), ("err_ellipse_ang", "deg"))
+    )
+    major = np.where(r0 > 0, r0, DEFAULT_ERROR)
+    known = (r0 > 0) & (r1 > 0) & np.isfinite(angle)  # a circle otherwise
+    return major, np.where(known, r1, major), np.where(known, np.radians(angle), 0.0)
+
+
+def _standard(table: Table, where: str, class_column: str) -> Table:
+    """Columns that a match needs, under their own names; rows of no use are left out."""
+    found = {}
+    for what in ("ra", "dec", class_column, "pos_err"):
+        name = _find(table, what)
+        if name is None and what != "pos_err":
+            columns = ", ".join(table.colnames[:8]) or "no columns"
+            raise ReadError(f"{where}: should have a column {what}, and its columns are {columns}; add or rename it")
+        found[what] = name
+    error = _numbers(table[found["pos_err"]], "arcsec") if found["pos_err"] else np.zeros(len(table))
+    try:
+        ra, dec = (_numbers(table[found[what]], "deg") for what in ("ra", "dec"))
+    except ValueError:
+        raise ReadError(
+            f"{where}: columns ra and dec should be decimal degrees, and they are text; convert them"
+        ) from None
+    kinds = np.char.upper(np.array(_text(table[found[class_column]]), dtype=str))
+    kept: Bool[np.ndarray, " n"] = np.isin(kinds, CLASSES) & np.isfinite(ra) & (np.abs(dec) <= 90.0)
+    if not kept.all():
+        others = ", ".join(sorted(set(kinds[~np.isin(kinds, CLASSES)].tolist()))[:5])
+        warnings.warn(
+            f"{where}: {np.sum(~kept)} of {len(kept)} rows have no position or a class that is none of "
+            f"{', '.join(CLASSES)}{f' ({others})' if others else ''}, and were left out",
+            XlatentWarning,
+            stacklevel=3,
+        )
+    error = np.where(error > 0, error, 0.0)
+    return Table({"ra": ra[kept], "dec": dec[kept], "pos_err": error[kept], "class": kinds[kept]})
+
+
+def _find(table: Table, what: str) -> str | None:
+    """Name of the column that holds something, by its name or else its description."""
+    names, phrases = _NAMES[what]
+    lower = {name.lower(): name for name in reversed(table.colnames)}
+    by_name = [lower[name] for name in names if name in lower]
+    by_description = [
+        name
+        for name in table.colnames
+        if any(phrase in str(table[name].info.description or "").lower() for phrase in phrases)
+    ]
+    return next(iter(by_name + by_description), None)
+
+
+def _numbers(column: Any, unit: str | None = None) -> Float[np.ndarray, " n"]:
+    """Values of a column as float64, NaN where missing, converted where it states a unit."""
+    values = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(np.float64), np.nan)
+    given = getattr(column, "unit", None)
+    return values if unit is None or given is None else (values * given).to_value(unit)
+
+
+def _text(column: Any) -> list[str]:
+    """Values of a column as text without spaces around it, empty where missing."""
+    values = np.ma.asarray(column)
+    return [
+        "" if gone else (value.decode() if isinstance(value, bytes) else str(value)).strip()
+        for value, gone in zip(values.data, np.ma.getmaskarray(values), strict=True)
+    ]
+
+
+@contextmanager
+def _asking(server: str) -> Iterator[None]:
+    """Tell in one sentence what goes wrong while a server is asked."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ParameterError(
+            f"{error.name} is not installed, and labels from a server need it: pip install 'xlatent[csc]'"
+        ) from error
+    except Exception as error:  # of requests, pyvo and astroquery, which share none
+        cause = getattr(error, "cause", None) or error  # pyvo keeps there what requests said
+        if isinstance(cause, OSError) and getattr(cause, "response", None) is None:
+            reason = "cannot be reached"
+        else:
+            damaged = type(error).__name__ == "TableParseError"  # astroquery says no more than where it put the pieces
+            first_line = (str(error).splitlines() or [type(error).__name__])[0]
+            reason = f"gave no labels ({'its answer is damaged' if damaged else first_line[:200]})"
+        raise ReadError(f"{server} {reason}; check the connection, or give a file with --labels") from error

@@ -1,0 +1,410 @@
+"""Tables on disk, chosen by suffix: latents as Parquet, FITS, VOTable and ECSV, and catalogues of others, CSV too."""
+
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from xlatent.core.errors import ReadError, WriteError
+from xlatent.core.latents import COLUMNS, META_KEYS, LatentTable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from astropy.table import Table
+
+# Where the origin of the latents stands in a FITS header, whose keywords have eight letters.
+_FITS_KEYWORDS = {"model": "XLMODEL", "model_sha256": "XLSHA256", "software": "CREATOR"}
+# The name of the origin in Parquet's schema metadata, the attributes of its columns in their fields' metadata.
+_PARQUET_PREFIX = "xlatent."
+_SCHEMA = {info.name: info for info in COLUMNS}
+# The value that means "missing" in whole-number columns of FITS and VOTable files; FITS wants it spelt out.
+_NULL = np.iinfo(np.int64).min
+# Rows of a row group where a Parquet file is written as they come: 30 MB in memory.
+_GROUP = 2**15
+
+
+def write(table: LatentTable, path: str | Path) -> Path:
+    """Write a latent table, whole or not at all; a file of that name is replaced.
+
+    Parameters
+    ----------
+    table : LatentTable
+        What to write; units, UCDs, descriptions and origin go with it.
+    path : str or Path
+        ``.parquet``, ``.fits``, ``.vot`` (VOTable, binary2) or ``.ecsv``.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    WriteError
+        If the suffix is another one, or the folder is missing or not writable.
+    """
+    path = Path(path)
+    if path.suffix not in _FORMATS:
+        raise WriteError(f"{path}: cannot write a table with suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}")
+    with _whole(path) as unfinished:
+        _FORMATS[path.suffix][0](table, unfinished)
+    return path
+
+
+def write_stream(parts: "Iterable[pa.Table]", path: str | Path) -> int:
+    """Write latents as Parquet as they come, with few of them in memory; whole or not at all.
+
+    Parameters
+    ----------
+    parts : iterable of pyarrow.Table
+        Each from `to_arrow`, of one model.
+    path : str or Path
+        A ``.parquet`` file. It is as `write` makes it, but for the length of its row groups.
+
+    Returns
+    -------
+    int
+        Number of rows. If it is 0 nothing is written, and an older file stays.
+
+    Raises
+    ------
+    WriteError
+        If the folder is missing or not writable.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    filled = (part for part in parts if part.num_rows)
+    first = next(filled, None)
+    if first is None:
+        return 0
+    total, waiting, rows = 0, [first], first.num_rows
+    with _whole(Path(path)) as unfinished, pq.ParquetWriter(unfinished, first.schema) as writer:
+        for part in filled:
+            waiting.append(part)
+            rows += part.num_rows
+            if rows >= _GROUP:
+                writer.write_table(pa.concat_tables(waiting))
+                total, waiting, rows = total + rows, [], 0
+        if waiting:
+            writer.write_table(pa.concat_tables(waiting))
+    return total + rows
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[Path]:
+    """A file to write into, which takes the place of ``path`` if all goes well."""
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        unfinished = Path(name)
+        try:
+            yield unfinished
+            # mkstemp gives a file only its owner reads; a table is for everybody the folder lets in.
+            unfinished.chmod(0o666 & ~_umask())
+            unfinished.replace(path)
+        finally:
+            unfinished.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(f"{path}: cannot be written ({error.strerror or error}); is the folder there?") from error
+
+
+def read(path: str | Path) -> LatentTable:
+    """Read a latent table that `write` made, or one with the same columns.
+
+    Parameters
+    ----------
+    path : str or Path
+        ``.parquet``, ``.fits``, ``.vot`` or ``.ecsv``; or the folder or URL of an embedding in parts.
+
+    Returns
+    -------
+    LatentTable
+        Missing values come back missing.
+
+    Raises
+    ------
+    ReadError
+        If the suffix is another one, the file is missing or damaged, or it has no latents; if parts are missing.
+    """
+    from xlatent.formats import partitions
+
+    if partitions.is_embedding(path):
+        columns, meta = _from_arrow(partitions.read(path))
+    else:
+        path = Path(path)
+        with _reading(path, _FORMATS):
+            columns, meta = _FORMATS[path.suffix.lower()][1](path)
+    if "z0" not in columns.colnames:
+        found = ", ".join(columns.colnames[:8]) or "no columns"
+        raise ReadError(f"{path}: expected a table of latents with columns z0 to z7, found {found}")
+    return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta.get(key)})
+
+
+def read_columns(path: str | Path, needed: Iterable[str] = ()) -> "Table":
+    """Read any table: a selection, a catalogue, labels.
+
+    Parameters
+    ----------
+    path : str or Path
+        One of `CATALOGUES` by its suffix, in upper or lower case; or the folder or URL of an embedding in parts.
+    needed : iterable of str
+        Names that must be among its columns.
+
+    Returns
+    -------
+    astropy.table.Table
+        At least one row; missing values masked, texts as str.
+
+    Raises
+    ------
+    ReadError
+        If the suffix is another one, the file is missing or damaged, lacks a column or has no rows.
+    """
+    from astropy.utils.exceptions import AstropyWarning
+
+    from xlatent.formats import partitions
+
+    if partitions.is_embedding(path):
+        table = _from_arrow(partitions.read(path))[0]
+    else:
+        path = Path(path)
+        with _reading(path, CATALOGUES), warnings.catch_warnings():
+            warnings.simplefilter("ignore", AstropyWarning)  # on units and other habits of those who made the file
+            table = CATALOGUES[path.suffix.lower()](path)
+    table.convert_bytestring_to_unicode()
+    if absent := [name for name in needed if name not in table.colnames]:
+        found = ", ".join(table.colnames[:8]) or "none"
+        more = ", ..." if len(table.colnames) > 8 else ""
+        raise ReadError(
+            f"{path}: should have a column {' and a column '.join(absent)}, and its columns are {found}{more}; "
+            "add or rename it"
+        )
+    if not len(table):
+        raise ReadError(f"{path}: the table has no rows; give one with at least one")
+    return table
+
+
+@contextmanager
+def _reading(path: Path, suffixes: Iterable[str]) -> Iterator[None]:
+    """Tell in one sentence why a file cannot be read."""
+    if not path.is_file():
+        raise ReadError(f"{path}: there is no such file; check its name")
+    if path.suffix.lower() not in suffixes:
+        raise ReadError(f"{path}: cannot read a table with suffix {path.suffix!r}; use one of {', '.join(suffixes)}")
+    try:
+        yield
+    except Exception as error:  # the readers have no common error for a damaged file
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ReadError(f"{path}: is not a readable {path.suffix} table ({first_line}); make it again") from error
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def to_arrow(table: LatentTable) -> "pa.Table":
+    """Turn latents into what a Parquet file of them holds: columns with units, UCDs and descriptions, and origin."""
+    import pyarrow as pa
+
+    fields, arrays = [], []
+    for name in table.colnames:
+        if name in _SCHEMA:
+            column, info = table.values(name), _SCHEMA[name]
+            attributes = info.unit or None, info.ucd, info.description
+        else:
+            column = table[name]
+            attributes = column.unit, column.meta.get("ucd"), column.description
+        array = _arrow_array(np.asarray(column), np.ma.getmaskarray(column))
+        fields.append(_field(name, array.type, *attributes))
+        arrays.append(array)
+    schema = pa.schema(fields, metadata={f"{_PARQUET_PREFIX}{key}": value for key, value in table.meta.items()})
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _arrow_array(values: np.ndarray, missing: np.ndarray) -> "pa.Array":
+    """A column, made from its bytes: ``pyarrow.array`` would import pandas, a sixth of the time of a small command."""
+    import pyarrow as pa
+
+    valid = pa.py_buffer(np.packbits(~missing, bitorder="little")) if missing.any() else None
+    if values.dtype.kind == "U":
+        texts = [text.encode() for text in values.tolist()]
+        buffers = [np.cumsum([0, *map(len, texts)], dtype=np.int32), b"".join(texts)]
+    else:
+        buffers = [np.packbits(values, bitorder="little") if values.dtype.kind == "b" else np.ascontiguousarray(values)]
+    kind = {"U": pa.string(), "b": pa.bool_()}.get(values.dtype.kind) or pa.from_numpy_dtype(values.dtype)
+    return pa.Array.from_buffers(kind, len(values), [valid, *map(pa.py_buffer, buffers)])
+
+
+@cache
+def _field(name: str, kind: "pa.DataType", unit: Any, ucd: Any, description: Any) -> "pa.Field":
+    """Type and attributes of a column of a Parquet file; the text of a unit takes longer than its numbers."""
+    import pyarrow as pa
+
+    attributes = {"unit": unit, "ucd": ucd, "description": description}
+    return pa.field(name, kind, metadata={key: str(value) for key, value in attributes.items() if value is not None})
+
+
+def from_arrow(stored: "pa.Table") -> LatentTable:
+    """Turn back what `to_arrow` made."""
+    columns, meta = _from_arrow(stored)
+    return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta[key]})
+
+
+def _write_parquet(table: LatentTable, path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    pq.write_table(to_arrow(table), path)
+
+
+def _read_parquet(path: Path) -> "tuple[Table, dict[str, str]]":
+    import pyarrow.parquet as pq
+
+    return _from_arrow(pq.read_table(path))
+
+
+def _from_arrow(stored: "pa.Table") -> "tuple[Table, dict[str, str]]":
+    from astropy.table import Column, MaskedColumn, Table
+
+    table = Table()
+    for field, chunks in zip(stored.schema, stored.columns, strict=True):
+        attributes = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+        empty: Any = {"i": 0, "u": 0, "f": np.nan, "b": False}.get(np.dtype(field.type.to_pandas_dtype()).kind, "")
+        values, mask = chunks.fill_null(empty).to_numpy(), chunks.is_null().to_numpy()
+        if values.dtype == object:
+            values = values.astype(np.str_)
+        kind, options = (MaskedColumn, {"mask": mask}) if mask.any() else (Column, {})
+        # Units and descriptions of our own columns come from the schema; others keep what the file says.
+        unit, description = attributes.get("unit"), attributes.get("description")
+        table[field.name] = kind(values, unit=unit, description=description, **options)
+        if "ucd" in attributes:
+            table[field.name].meta["ucd"] = attributes["ucd"]
+    meta = {key.decode(): value.decode() for key, value in (stored.schema.metadata or {}).items()}
+    return table, {key: meta.get(f"{_PARQUET_PREFIX}{key}", "") for key in META_KEYS}
+
+
+def _write_fits(table: LatentTable, path: Path) -> None:
+    from astropy.io import fits
+
+    columns = table.to_astropy()
+    stored = []
+    for name in columns.colnames:
+        column = columns[name]
+        code = {"U": f"{max(1, column.dtype.itemsize // 4)}A", "i": "K", "f": "D", "b": "L"}[column.dtype.kind]
+        null = _NULL if code == "K" else None
+        array = np.ma.filled(column, _NULL if code == "K" else None)
+        unit = column.unit.to_string("fits") if column.unit is not None else None
+        stored.append(fits.Column(name=name, format=code, unit=unit, null=null, array=np.asarray(array)))
+    hdu = fits.BinTableHDU.from_columns(stored, name="LATENTS")
+    for key, value in table.meta.items():
+        hdu.header[_FITS_KEYWORDS[key]] = value
+    for number, name in enumerate(columns.colnames, start=1):
+        if columns[name].description:
+            hdu.header[f"TCOMM{number}"] = columns[name].description
+        if ucd := columns[name].meta.get("ucd"):
+            hdu.header[f"TUCD{number}"] = ucd
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
+
+
+def _read_fits(path: Path) -> "tuple[Table, dict[str, str]]":
+    from astropy.io import fits
+    from astropy.table import Table
+
+    with fits.open(path) as hdus:
+        hdu = hdus["LATENTS"] if "LATENTS" in hdus else hdus[1]
+        header = hdu.header
+        table = Table.read(hdu, format="fits")
+    for number, name in enumerate(table.colnames, start=1):
+        if ucd := header.get(f"TUCD{number}"):
+            table[name].meta["ucd"] = ucd
+    return table, {key: str(header.get(keyword, "")) for key, keyword in _FITS_KEYWORDS.items()}
+
+
+def _write_votable(table: LatentTable, path: Path) -> None:
+    from astropy.io import votable
+
+    columns = table.to_astropy()
+    columns.meta.clear()
+    with _erg_allowed():
+        tree = votable.from_table(columns)
+        tree.infos.extend(votable.tree.Info(name=key, value=value) for key, value in table.meta.items())
+        tree.to_xml(str(path), tabledata_format="binary2")
+
+
+def _read_votable(path: Path) -> "tuple[Table, dict[str, str]]":
+    from astropy.io import votable
+
+    with _erg_allowed():
+        tree = votable.parse(str(path))
+        meta = {info.name: info.value for info in tree.infos}
+        table = tree.get_first_table().to_table(use_names_over_ids=True)
+    for column in table.itercols():
+        # astropy's own note on the kind of string in the file.
+        column.meta.pop("_votable_string_dtype", None)
+    return table, meta
+
+
+@contextmanager
+def _erg_allowed() -> Iterator[None]:
+    """The VOUnit standard deprecates erg; X-ray catalogues, the CSC's own VOTables among them, are in erg."""
+    from astropy.units import UnitsWarning
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The unit 'erg' has been deprecated", category=UnitsWarning)
+        yield
+
+
+def _write_ecsv(table: LatentTable, path: Path) -> None:
+    table.to_astropy().write(path, format="ascii.ecsv", overwrite=True)
+
+
+def _read_ecsv(path: Path) -> "tuple[Table, dict[str, str]]":
+    from astropy.table import MaskedColumn
+
+    table = _plain_ecsv(path)
+    for column in table.itercols():
+        # astropy takes an empty text for a missing one; in our tables a missing text is an empty one.
+        if column.dtype.kind == "U":
+            table[column.name] = column.filled("") if isinstance(column, MaskedColumn) else column
+    return table, dict(table.meta)
+
+
+def _plain_ecsv(path: Path) -> "Table":
+    try:
+        return _plain(path, format="ecsv", engine="pyarrow")  # five times as fast
+    except Exception:  # before astropy 7.2; or an empty line in a text of the header, which it takes for its end
+        return _plain(path, format="ascii.ecsv")
+
+
+def _plain(path: Path, **how: str) -> "Table":
+    from astropy.table import Table
+
+    return Table.read(path, **how)
+
+
+_Writer = Callable[[LatentTable, Path], None]
+_Reader = Callable[[Path], "tuple[Table, dict[str, str]]"]
+_FORMATS: dict[str, tuple[_Writer, _Reader]] = {
+    ".parquet": (_write_parquet, _read_parquet),
+    ".fits": (_write_fits, _read_fits),
+    ".vot": (_write_votable, _read_votable),
+    ".ecsv": (_write_ecsv, _read_ecsv),
+}
+
+CATALOGUES: "dict[str, Callable[[Path], Table]]" = {
+    ".ecsv": _plain_ecsv,
+    ".csv": partial(_plain, format="ascii.csv"),
+    ".fits": partial(_plain, format="fits"),
+    ".vot": partial(_plain, format="votable"),
+    ".xml": partial(_plain, format="votable"),
+    ".parquet": lambda path: _read_parquet(path)[0],
+}
+"""Reader of each kind of table that `read_columns` takes."""

@@ -1,0 +1,1 @@
+"""Files in, files out: everything that a command does, callable from Python."""

@@ -1,0 +1,1 @@
+"""One report on what a table of latents says."""
