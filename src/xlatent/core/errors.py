@@ -26,4 +26,20 @@ class ParameterError(XlatentError, ValueError):
 
 
 class XlatentWarning(UserWarning):
-    """Something was repaired or passed over while reading; the text names the file and the remedy."""
+    """Something was repaired or passed over while reading.
+
+    Parameters
+    ----------
+    text : str
+        Names the file and the remedy.
+    kind : str, optional
+        What happened, in words that name no file, so that warnings of many files can be told together; the text if
+        not given.
+    file : str, optional
+        The file.
+    """
+
+    def __init__(self, text: str, kind: str = "", file: str = "") -> None:
+        super().__init__(text)
+        self.kind = kind or text
+        self.file = file
