@@ -47,7 +47,7 @@ def run(
         measured = [Measured(ratio, values, error, error) for ratio, values in ratios.items()]
         latents = embed_measured(model, measured, {}, progress=lambda done: progress.advance(bar, done))
     found = {
-        "z": photon_index(np.exp(model._decoder.log_flux(latents.z)), model.grid),
+        "z": photon_index(model.decode(latents.z), model.grid),
         "extremely randomised trees": cross_val_predict(trees, np.stack(list(ratios.values()), 1), truth, cv=folds),
     }
     scores = {how: agreement(truth, gamma) for how, gamma in found.items()}
@@ -95,9 +95,9 @@ def coverage(model: LatentModel, n: int, error: float) -> dict[str, tuple[float,
     """
     rng = np.random.default_rng(4)
     z = rng.standard_normal((n, model.info.latents))
-    typical = np.exp(model._decoder.log_flux(np.zeros_like(z[:1])))[0]
+    typical = model.decode(np.zeros_like(z[0]))
     sigma = error * float(photon_flux(typical, model.grid.energy, "b"))
-    photons = np.exp(model._decoder.log_flux(z) + rng.standard_normal((n, 1)))
+    photons = model.decode(z) * np.exp(rng.standard_normal((n, 1)))
     measured, truth = [], hardness_ratios(photons, model.grid.energy)
     for band in BANDS:
         flux = truth[f"photflux_{band}"] = photon_flux(photons, model.grid.energy, band)

@@ -235,12 +235,12 @@ def decoded_shapes(model: LatentModel, z: Float[np.ndarray, "n k"], test: TestSe
     A probabilistic model's photon spectrum is folded; the ``paper`` preset's stands, relative to the reference
     spectrum and averaged into detector bins, for counts over the folded reference spectrum (`model.train.mse_loss`).
     """
-    log_flux = np.concatenate([model._decoder.log_flux(some) for some in np.array_split(z, 1 + len(z) // 1000)])
+    photons = model.decode(z)
     if model.info.probabilistic:
-        return fold(np.exp(log_flux), test)
+        return fold(photons, test)
     grid = model.grid
     common = np.minimum(grid.chan[1:], grid.energy[1:, None]) - np.maximum(grid.chan[:-1], grid.energy[:-1, None])
-    return (np.exp(log_flux) / grid.reference) @ (common.clip(0.0) / np.diff(grid.chan)) * seen(test, grid).unit
+    return (photons / grid.reference) @ (common.clip(0.0) / np.diff(grid.chan)) * seen(test, grid).unit
 
 
 def flux_limits(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> Float[np.ndarray, "n 9 4"]:

@@ -151,7 +151,7 @@ def log_fluxes(model: LatentModel, draws: Float[np.ndarray, "n dim"]) -> Float[n
     """Ln of the energy flux in each band."""
     parts = []
     for some in np.array_split(draws, max(len(draws) // 2000, 1)):  # 2,000 spectra are 4 MB
-        spectra = np.exp(model._decoder.log_flux(some[:, :-1]) + some[:, -1:])
+        spectra = model.decode(some[:, :-1]) * np.exp(some[:, -1:])
         parts.append(np.log([energy_flux(spectra, model.grid.energy, band) for band in FLUX_BANDS]).T)
     return np.concatenate(parts)
 

@@ -56,7 +56,7 @@ def run(model: str | Path, paper: str | Path | None, n: int = 2_000, workers: in
     counts = np.exp(rng.uniform(*np.log(COUNTS), n))
     responses = simulated.unseen_responses(bundle.grid)
     state = rng.integers(len(responses), size=n)
-    decoded = np.exp(bundle._decoder.log_flux(z))
+    decoded = bundle.decode(z)
     test = simulated.observe(bundle.grid, rng, {}, counts, responses, state, decoded)
     pieces = [
         (i, test.spectra[i : i + CHUNK], z[i : i + CHUNK], test.photons[i : i + CHUNK]) for i in range(0, n, CHUNK)
@@ -89,7 +89,7 @@ def _ranks(
     for draws in (_gaussian(rng, posterior), exact):
         u = np.empty_like(expected)
         for i, some in enumerate(draws):
-            spectra_drawn = np.exp(model._decoder.log_flux(some[:, :-1]) + some[:, -1:])
+            spectra_drawn = model.decode(some[:, :-1]) * np.exp(some[:, -1:])
             values = np.column_stack([some[:, :-1], *_quantities(spectra_drawn, model.grid).values()])
             below = (values < expected[i]).sum(axis=0)
             u[i] = (below + rng.random(len(below))) / (len(some) + 1)

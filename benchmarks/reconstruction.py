@@ -428,7 +428,7 @@ def deviance_figure(counts: np.ndarray, deviance: dict[str, np.ndarray]) -> Figu
 def traversal_figure(model: LatentModel) -> Figure:
     """What each latent does to the photon spectrum of z = 0 while the others stay there."""
     steps, energy = np.linspace(-2.0, 2.0, 9), model.grid.energy_mid
-    origin = model._decoder.log_flux(np.zeros((1, model.info.latents)))
+    origin = model.decode(np.zeros(model.info.latents))
     colours, norm = mpl.colormaps["cividis"], mpl.colors.Normalize(-2.0, 2.0)
     with figures.style():
         figure = Figure(figsize=(9.6, 4.6), layout="constrained")
@@ -436,7 +436,7 @@ def traversal_figure(model: LatentModel) -> Figure:
         for i, ax in enumerate(axes.flat):
             z = np.zeros((len(steps), model.info.latents))
             z[:, i] = steps
-            change = (model._decoder.log_flux(z) - origin) / np.log(10.0)
+            change = np.log10(model.decode(z) / origin)
             for step, line in zip(steps, change, strict=True):
                 ax.plot(energy, line, color=colours(norm(step)), linewidth=1.0)
             seen = np.abs(change[:, (energy > 0.5) & (energy < 8.0)]).max()

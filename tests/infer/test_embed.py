@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.stats import chi2
 
-from xlatent.core.errors import ResponseError, XlatentWarning
+from xlatent.core.errors import ParameterError, ResponseError, XlatentWarning
 from xlatent.core.spectrum import Spectrum
 from xlatent.formats import ogip_spectrum
 from xlatent.formats.inputs import find
@@ -121,6 +121,18 @@ def test_reconstruction_covers_the_channels(model):
     assert made.counts.sum() == pytest.approx(spectrum.counts[made.channels].sum(), rel=0.05)
     row = model.embed(spectrum)
     np.testing.assert_allclose(row.z, made.table.z, atol=1e-6)
+
+
+def test_latents_of_any_shape_are_decoded(model):
+    z = np.random.default_rng(2).standard_normal((1030, 2, 8))
+    photons = model.decode(z)
+    assert photons.shape == (1030, 2, 256)
+    # Per bin, of about one photon cm-2 s-1 in 0.5-8 keV.
+    inside = (model.grid.energy_mid > 0.5) & (model.grid.energy_mid < 8.0)
+    np.testing.assert_allclose(photons[..., inside].sum(axis=-1), 1.0, rtol=0.05)
+    np.testing.assert_allclose(model.decode(z[1027, 1]), photons[1027, 1], rtol=1e-4)
+    with pytest.raises(ParameterError, match=r"shape \(3, 7\) cannot be decoded .* give 8 numbers"):
+        model.decode(np.zeros((3, 7)))
 
 
 def test_tables_are_the_same_made_twice(model):

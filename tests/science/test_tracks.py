@@ -13,10 +13,10 @@ ENERGY = np.geomspace(0.3, 10.0, 120)
 
 
 def decode(z):
-    """ln photons of a spectrum with slope, column and temperature along known directions, and lines in the rest."""
+    """Photons of a spectrum with slope, column and temperature along known directions, and lines in the rest."""
     shapes = [-np.log(ENERGY), -0.3 * cross_section(ENERGY), -0.2 * ENERGY]
     shapes += [0.2 * np.exp(-0.5 * ((ENERGY - centre) / 0.15) ** 2) for centre in (0.8, 1.2, 1.8, 2.5, 6.4)]
-    return -1.5 * np.log(ENERGY) + z @ np.stack(shapes)
+    return np.exp(-1.5 * np.log(ENERGY) + z @ np.stack(shapes))
 
 
 def observed(z, seed, counts=(1.0, 4.0)):
@@ -84,11 +84,11 @@ def test_sources_that_move_are_found_and_their_direction_named():
 def test_directions_are_those_of_the_decoder():
     found = directions(decode, ENERGY, np.zeros(8))
     inside = (ENERGY > 0.5) & (ENERGY < 8)
-    weight = np.exp(decode(np.zeros((1, 8)))[0, inside])
+    weight = decode(np.zeros((1, 8)))[0, inside]
     wanted = {"slope": np.log(ENERGY), "column": -cross_section(ENERGY), "temperature": -ENERGY}
     for axis, (name, change) in enumerate(wanted.items()):
         assert np.argmax(np.abs(found[name])) == axis
-        made = (decode(found[name][None]) - decode(np.zeros((1, 8))))[0]
+        made = np.log(decode(found[name][None]) / decode(np.zeros((1, 8))))[0]
         left = (made - change)[inside]
         scatter = np.cov(np.stack([left, change[inside]]), aweights=weight)
         assert scatter[0, 0] < 0.01 * scatter[1, 1]

@@ -108,7 +108,7 @@ def _draw(line: "Direction", loaded: "LatentModel") -> "Figure":
 
     values = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     energy = loaded.grid.energy_mid
-    spectra = np.exp(line.spectra(loaded._decoder.log_flux, values)) / loaded.grid.energy_width
+    spectra = line.spectra(loaded.decode, values) / loaded.grid.energy_width
     with style():
         figure = Figure(figsize=(4.8, 3.6), layout="constrained")
         axes = figure.add_subplot()

@@ -331,7 +331,7 @@ def _jobs(
             yield title, one.name, key, partial(do, one, seed=seed)
     for one in sets:
         same = one.latents.meta.get("model_sha256") == loaded.info.fingerprint
-        how: dict[str, Any] = {"decode": loaded._decoder.log_flux, "energy": loaded.grid.energy_mid} if same else {}
+        how: dict[str, Any] = {"decode": loaded.decode, "energy": loaded.grid.energy_mid} if same else {}
         yield "Tracks", one.name, "tracks", partial(science.moving, one, **how)
     if single:
 

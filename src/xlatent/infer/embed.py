@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from scipy.special import chdtri
 
 from xlatent.core.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
+from xlatent.core.errors import ParameterError
 from xlatent.core.latents import N_LATENTS, LatentTable
 from xlatent.core.spectrum import Spectrum
 from xlatent.core.version import SOFTWARE
@@ -23,6 +24,7 @@ _GROUP = 128  # spectra side by side: enough for matrix products at full speed, 
 TOGETHER = 4 * _GROUP
 """Spectra that are embedded together. In single precision a latent depends in its last digits on which those are."""
 FLUXES = "fluxes.onnx"
+_DECODED_AT_ONCE = 1024
 FEW_COUNTS = 5.0
 POOR_FIT_SIGMA = 3.0
 # Under the prior |z|² is χ² distributed. In bright spectra it is drawn further out, as N counts overrule the prior
@@ -182,6 +184,45 @@ class LatentModel:
             "software": SOFTWARE,
         }
         return LatentTable(joined, meta)
+
+    def decode(self, z: Float[np.ndarray, "*batch latents"]) -> Float[np.ndarray, "*batch n_energy"]:
+        """Turn latents into photon spectra.
+
+        Parameters
+        ----------
+        z : array [..., latents]
+
+        Returns
+        -------
+        array [..., n_energy]
+            Photons cm⁻² s⁻¹ in each intrinsic bin of ``grid`` (edges ``grid.energy``, keV) at unit amplitude, which is
+            about one photon cm⁻² s⁻¹ in 0.5-8 keV, as the decoder gives it. Divide by ``grid.energy_width`` for
+            photons per keV.
+
+        Raises
+        ------
+        ParameterError
+            If the last axis does not have one value for each latent.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import xlatent as xl
+        >>> model = xl.load_model()
+        >>> model.decode(np.zeros((3, 8))).shape
+        (3, 256)
+        """
+        if z.shape[-1:] != (self.info.latents,):
+            raise ParameterError(
+                f"latents of shape {z.shape} cannot be decoded by {self.info.name}: "
+                f"give {self.info.latents} numbers along the last axis"
+            )
+        rows = z.reshape(-1, self.info.latents)
+        photons = np.empty((len(rows), self.grid.n_energy))
+        for begin in range(0, len(rows), _DECODED_AT_ONCE):
+            some = slice(begin, begin + _DECODED_AT_ONCE)
+            photons[some] = np.exp(self._decoder.log_flux(rows[some]))
+        return photons.reshape(*z.shape[:-1], self.grid.n_energy)
 
     def reconstruct(self, spectrum: Spectrum, *, refine: bool = True, posterior: str = "gaussian") -> Reconstruction:
         """Say what the model makes of one spectrum: expected counts, photon spectrum, and the table's row.

@@ -33,13 +33,13 @@ class _FluxHead(nn.Module):
         return out
 
 
-def export_flux_head(log_flux: Callable[[np.ndarray], np.ndarray], grid: ModelGrid, latents: int, path: Path) -> None:
+def export_flux_head(decode: Callable[[np.ndarray], np.ndarray], grid: ModelGrid, latents: int, path: Path) -> None:
     """Fit a network to the decoder's band fluxes and write it as ONNX: ``z`` [batch, latents] to ``log_fluxes``.
 
     Parameters
     ----------
-    log_flux : callable
-        The decoder, in the frame of the bundle's latents: z [n, latents] to ln(photons per bin) [n, n_energy].
+    decode : callable
+        The decoder, in the frame of the bundle's latents: z [n, latents] to photons per bin [n, n_energy].
     grid : ModelGrid
     latents : int
     path : Path
@@ -53,7 +53,7 @@ def export_flux_head(log_flux: Callable[[np.ndarray], np.ndarray], grid: ModelGr
     rng = np.random.default_rng(0)
     z = rng.standard_normal((_POINTS, latents)) * rng.uniform(*_SPREAD, (_POINTS, 1))
     weights = flux_weights(grid.energy)
-    found = np.concatenate([np.exp(log_flux(some)) @ weights for some in np.array_split(z, 40)])
+    found = np.concatenate([decode(some) @ weights for some in np.array_split(z, 40)])
     log_fluxes = np.log(np.maximum(found, 1e-300))
     care = 1.0 / (1.0 + np.maximum(_FAINT + log_fluxes.max(axis=0) - log_fluxes, 0.0))
     generator = torch.Generator().manual_seed(0)

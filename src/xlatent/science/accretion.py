@@ -64,7 +64,7 @@ class Direction:
     def spectra(
         self, decode: Callable[[np.ndarray], np.ndarray], values: Float[np.ndarray, " m"]
     ) -> Float[np.ndarray, "m n_energy"]:
-        """Spectra along it: ln photons, by a decoder z -> ln photons, at the z nearest the origin with each value."""
+        """Spectra along it: photons per bin, by a decoder z -> photons, at the z nearest the origin with each value."""
         return decode((values - self.offset)[:, None] * self.vector / (self.vector @ self.vector))
 
     def save(self, path: str | Path) -> Path:

@@ -55,7 +55,7 @@ def tracks(
     time : array [n], optional
         When each row was observed, in any unit; the order of rows, if not given.
     decode : callable, optional
-        Decoder, z [n, 8] -> ln photons per bin [n, n_energy]; with it, physical directions are named.
+        Decoder, z [n, 8] -> photons per bin [n, n_energy]; with it, physical directions are named.
     energy : array [n_energy], optional
         Centres of its bins in keV.
 
@@ -123,10 +123,9 @@ def directions(
     """
     inside = (energy >= _BAND[0]) & (energy <= _BAND[1])
     steps = _STEP * np.eye(len(z))
-    slopes = (decode(z + steps) - decode(z - steps))[:, inside].T / (2.0 * _STEP)
-    log_photons = decode(z[None])[0, inside]
-    weight = np.exp(log_photons - log_photons.max())
-    weight /= weight.sum()
+    slopes = np.log(decode(z + steps) / decode(z - steps))[:, inside].T / (2.0 * _STEP)
+    weight = decode(z[None])[0, inside]
+    weight = weight / weight.sum()
     root = np.sqrt(weight)[:, None]
     design = np.vstack([root * (slopes - weight @ slopes), _RIDGE * np.eye(len(z))])
     found = {}
