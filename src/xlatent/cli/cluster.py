@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from xlatent.cli.embed import TABLES
-from xlatent.cli.results import RESULTS, read_joined, show, write
-from xlatent.cli.ui import check_output
+from xlatent.cli.results import RESULTS, read_joined, write
+from xlatent.cli.ui import check_output, print_table
 
 
 class Method(StrEnum):
@@ -64,7 +64,7 @@ def cluster(
         results = cluster_scores.judge(
             found.label[with_latents], classes[with_latents], resampling.source_of(latents)[with_latents], seed
         )
-        show(results)
+        print_table(results)
         if scores is not None:
             write(results, scores)
     latent_tables.write(LatentTable(columns, latents.meta), output)

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli.results import RESULTS, names_of, read_joined, show, write
-from xlatent.cli.ui import check_output, progress_bar
+from xlatent.cli.results import RESULTS, names_of, read_joined, write
+from xlatent.cli.ui import check_output, print_table, progress_bar
 from xlatent.core.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def formulas(
     latents = read_joined(table, join, [name for name in targets if name not in science.LATENTS])
     with progress_bar("targets", len(targets)) as advance:
         found = science.formulas(latents, targets, seed, advance)
-    show(found["target", "length", "r2", "r2_lolim", "r2_hilim", "formula"])
+    print_table(found["target", "length", "r2", "r2_lolim", "r2_hilim", "formula"])
     if output is None:
         return
     if output.suffix != ".tex":

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from xlatent.cli.regress import warn_derived
-from xlatent.cli.results import RESULTS, names_of, read_joined, show, write
-from xlatent.cli.ui import check_output, progress_bar
+from xlatent.cli.results import RESULTS, names_of, read_joined, write
+from xlatent.cli.ui import check_output, print_table, progress_bar
 from xlatent.core.errors import ParameterError
 
 
@@ -46,6 +46,6 @@ def information(
     warn_derived(wanted, join)
     with progress_bar("estimates", len(wanted) * (3 if compared else 1)) as advance:
         results = shared.information(latents, wanted, compared, seed, advance)
-    show(results)
+    print_table(results)
     if output is not None:
         write(results, output)

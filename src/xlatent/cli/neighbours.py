@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xlatent.cli.results import RESULTS, read_joined, show, write
-from xlatent.cli.ui import check_output, progress_bar
+from xlatent.cli.results import RESULTS, read_joined, write
+from xlatent.cli.ui import check_output, print_table, progress_bar
 from xlatent.core.errors import ParameterError
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def neighbours(
     if not rows:
         raise ParameterError(f"{table} has no source but those of {query}; give a longer table")
     result = Table(rows=rows, names=("query", "rank", "name", "class", "log_odds", "distance"))
-    show(result[:_SHOWN])
+    print_table(result[:_SHOWN])
     if len(result) > _SHOWN:
         typer.echo(f"and {len(result) - _SHOWN} more")
     if output is not None:

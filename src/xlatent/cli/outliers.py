@@ -6,8 +6,7 @@ from typing import Annotated
 import typer
 
 from xlatent.cli.embed import TABLES
-from xlatent.cli.results import show
-from xlatent.cli.ui import check_output, progress_bar
+from xlatent.cli.ui import check_output, print_table, progress_bar
 
 _SHOWN = 10
 _FALSE = 0.1
@@ -43,5 +42,5 @@ def outliers(
         typer.echo(f"{what}: {number} of {len(known)} rows, at most {_FALSE:.0%} of them false")
         if number:
             known.rename_columns((f"p_{word}", f"q_{word}"), ("p", "q"))
-            show(known[: min(number, _SHOWN)][["name", "log_density", "p", "q"]])
+            print_table(known[: min(number, _SHOWN)][["name", "log_density", "p", "q"]])
     typer.echo(f"written to {output}")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli.results import RESULTS, names_of, read_joined, show, write
-from xlatent.cli.ui import check_output, progress_bar
+from xlatent.cli.results import RESULTS, names_of, read_joined, write
+from xlatent.cli.ui import check_output, print_table, progress_bar
 from xlatent.core.errors import ParameterError, XlatentWarning
 
 _FROM_LATENTS = ("flux_", "photflux_", "hard_")
@@ -39,7 +39,7 @@ def regress(
     warn_derived(targets, join)
     with progress_bar("columns", len(targets)) as advance:
         results = regression.regress(latents, targets, seed, advance)
-    show(results)
+    print_table(results)
     if output is not None:
         write(results, output)
 

@@ -66,23 +66,6 @@ def names_of(text: str) -> list[str]:
     return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
 
 
-def show(results: "Table") -> None:
-    """Print a table of results for a person."""
-    import sys
-
-    from rich.console import Console
-    from rich.table import Table as Shown
-    from rich.text import Text
-
-    shown = Shown(box=None, pad_edge=False, header_style="bold")
-    for name in results.colnames:
-        words = results[name].dtype.kind == "U"
-        shown.add_column(Text(name), justify="left" if words else "right", no_wrap=not words)
-    for row in results:
-        shown.add_row(*(Text(_said(name, row[name])) for name in results.colnames))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(shown)
-
-
 def write(results: "Table", path: Path) -> None:
     """Write a table of results as ECSV or CSV, whole or not at all.
 
@@ -99,12 +82,6 @@ def write(results: "Table", path: Path) -> None:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}; choose another folder") from error
     finally:
         unfinished.unlink(missing_ok=True)
-
-
-def _said(name: str, value: object) -> str:
-    if not isinstance(value, float):
-        return str(value)
-    return f"{value:.2g}" if name in ("p", "q") else f"{value:.3f}"
 
 
 def _plain(name: object) -> str:

@@ -1,8 +1,9 @@
 """What the terminal shows of a latent table: its rows if they are few, a digest if they are many."""
 
-import sys
 from collections import Counter
 from typing import Any
+
+from xlatent.cli.ui import print_table
 
 MANY = 40
 COUNTED = ("counts", "cstat", "cstat_expected", "cstat_sigma", "flags")
@@ -25,24 +26,14 @@ def summarise(table: Any) -> None:
 
 
 def _print_rows(table: Any) -> None:
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    shown.add_column("name", overflow="ellipsis", no_wrap=True, min_width=10)
     latents = [name for name in SHOWN if name.startswith("z")]
-    widths = {"counts": 6} | dict.fromkeys(latents, 4) | {"cstat/expected": 10}
-    for name, width in widths.items():
-        shown.add_column(name, justify="right", no_wrap=True, min_width=width)
-    shown.add_column("flags", overflow="fold", min_width=8)
-    for i, name in enumerate(table["name"]):
-        z = (f"{table[latent][i]:+.1f}" for latent in latents)
-        fit = f"{table['cstat'][i]:.0f}/{table['cstat_expected'][i]:.0f}"
-        # A Text, as names may hold the brackets of rich's markup.
-        shown.add_row(Text(str(name)), f"{table['counts'][i]:.0f}", *z, fit, str(table["flags"][i]).replace(",", ", "))
-    # A pipe has no width of its own.
-    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(shown)
+    columns = {"name": [str(name) for name in table["name"]], "counts": [f"{value:.0f}" for value in table["counts"]]}
+    columns |= {name: [f"{value:+.1f}" for value in table[name]] for name in latents}
+    fits = zip(table["cstat"], table["cstat_expected"], strict=True)
+    columns["cstat/expected"] = [f"{cstat:.0f}/{expected:.0f}" for cstat, expected in fits]
+    columns["flags"] = [str(flags).replace(",", ", ") for flags in table["flags"]]
+    widths = {"name": 10, "counts": 6, **dict.fromkeys(latents, 4), "cstat/expected": 10, "flags": 8}
+    print_table(columns, words=("name", "flags"), shortened=("name",), min_width=widths)
 
 
 def _print_digest(table: Any) -> None:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli.results import RESULTS, show, write
+from xlatent.cli.results import RESULTS, write
 from xlatent.cli.show import FIGURES
-from xlatent.cli.ui import check_output
+from xlatent.cli.ui import check_output, print_table
 from xlatent.core.errors import ModelError, ParameterError, ReadError
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def tracks(
             "name the model that made it with --model"
         )
     found = science.tracks(latents, names, when, loaded.decode, loaded.grid.energy_mid)
-    show(found[:_SHOWN])
+    print_table(found[:_SHOWN])
     moving = int((found["q"] < _FALSE).sum())
     typer.echo(f"{moving} of {len(found)} sources change, at most {_FALSE:.0%} of them falsely so")
     if output is not None:

@@ -1,14 +1,18 @@
 """The command line, and what its commands share: warnings and errors in one line, outputs checked before the work."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
 from xlatent.core.errors import WriteError
+
+if TYPE_CHECKING:
+    from astropy.table import Table
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -41,6 +45,55 @@ def check_output(path: Path, suffixes: Sequence[str]) -> None:
         raise WriteError(
             f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder is read-only'}"
         )
+
+
+def print_table(
+    table: "Table | Mapping[str, Sequence[object]]",
+    words: Collection[str] | None = None,
+    shortened: Collection[str] = (),
+    min_width: Mapping[str, int] | None = None,
+) -> None:
+    """Print a table on stdout for a person.
+
+    Parameters
+    ----------
+    table : astropy.table.Table or mapping
+        Columns by name. A float is shown with three decimals, a probability (``p`` or ``q``) with two digits; where
+        others are wanted, give texts.
+    words : collection of str, optional
+        Columns that stand at the left and are wrapped where room is short; those of texts if not given. Others stand
+        at the right, on one line.
+    shortened : collection of str, optional
+        Columns of words that are cut short instead.
+    min_width : mapping, optional
+        Least width of some columns, in characters.
+    """
+    from rich.console import Console
+    from rich.table import Table as Shown
+    from rich.text import Text
+
+    columns = {name: list(table[name]) for name in table.keys()}  # noqa: SIM118 (a Table iterates over its rows)
+    if words is None:
+        words = [name for name, values in columns.items() if values and all(isinstance(v, str) for v in values)]
+    shown = Shown(box=None, pad_edge=False, header_style="bold")
+    for name in columns:
+        shown.add_column(
+            Text(name),  # not a str, as names may hold the brackets of rich's markup
+            justify="left" if name in words else "right",
+            no_wrap=name not in words or name in shortened,
+            overflow="ellipsis" if name in shortened else "fold",
+            min_width=(min_width or {}).get(name),
+        )
+    for row in zip(*columns.values(), strict=True):
+        shown.add_row(*(Text(_cell(name, value)) for name, value in zip(columns, row, strict=True)))
+    # A pipe has no width of its own.
+    Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(shown)
+
+
+def _cell(name: str, value: object) -> str:
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.2g}" if name in ("p", "q") else f"{value:.3f}"
 
 
 @contextmanager
