@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.progress import Progress
 
 from xlatent.core.latents import LatentTable
-from xlatent.formats import latent_tables
+from xlatent.formats import catalogue_tables, latent_tables
 from xlatent.science.classifier_training import Machine, fit
 from xlatent.science.classify import ALLOWED, CLASSES, features, head
 from xlatent.science.resampling import source_of
@@ -58,7 +58,7 @@ def read(latents: Path, labels: Path) -> Labelled:
     """Latents with the catalogue's classes and other columns, rows joined by name."""
     table, catalogue = (
         latent_tables.read(latents),
-        latent_tables.read_columns(labels, ("name", "class", "significance")),
+        catalogue_tables.read_columns(labels, ("name", "class", "significance")),
     )
     place = {name: row for row, name in enumerate(catalogue["name"])}
     table = table[[row for row, name in enumerate(table["name"]) if name in place]]

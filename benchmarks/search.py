@@ -18,7 +18,7 @@ from command import alone
 from embedding import embed
 from xlatent.core.bundle import DEFAULT_MODEL
 from xlatent.core.grid import ModelGrid
-from xlatent.formats import latent_tables
+from xlatent.formats import catalogue_tables
 from xlatent.infer.embed import load_model
 from xlatent.infer.photometry import Measured, embed_measured
 from xlatent.science.deconvolution import Population, choose
@@ -88,7 +88,7 @@ def posteriors(model: str | Path, workers: int | None) -> Posteriors:
     embedded = embed(model, None, spectra, workers, "simulated spectra")
     found = [(embedded.z, embedded.covariance)]
     if LABELLED.is_file():
-        rows = latent_tables.read_columns(LABELLED)
+        rows = catalogue_tables.read_columns(LABELLED)
         fluxes, errors = (
             [np.ma.filled(np.ma.asarray(rows[f"{prefix}F{band}"]).astype(float), np.nan) for band in "smh"]
             for prefix in ("", "e_")

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from xlatent.core.errors import ModelError, ReadError
-from xlatent.formats import latent_tables, ogip_spectrum
+from xlatent.formats import catalogue_tables, latent_tables, ogip_spectrum
 from xlatent.formats import store as stores
 from xlatent.formats.partitions import read as parts_of
 from xlatent.infer import embed
@@ -211,7 +211,7 @@ def test_parts_make_up_the_table(xlatent, store, tmp_path):
     assert parts.schema.equals(one.schema, check_metadata=True)
     for name in one.column_names:
         np.testing.assert_array_equal(parts.column(name).to_numpy(), one.column(name).to_numpy())
-    assert len(latent_tables.read_columns(folder, ["name"])) == 40
+    assert len(catalogue_tables.read_columns(folder, ["name"])) == 40
 
 
 def test_given_again_it_does_what_is_missing(xlatent, store, tmp_path):

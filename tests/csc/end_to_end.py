@@ -23,7 +23,7 @@ from astropy.table import Table
 from services import archive, tap
 
 from xlatent.csc import query
-from xlatent.formats import latent_tables
+from xlatent.formats import catalogue_tables, latent_tables
 from xlatent.formats.store import open_store
 
 N_FIELDS, N_SOURCES, N_OBSERVATIONS = 4, 10, 5  # sources in a field, observations of a field
@@ -165,7 +165,7 @@ def select(walk: Walk, catalogue: tap.Service) -> Table:
     with walk.step("csc select, the service busy at first") as said:
         catalogue.statuses = [(503, 1)]
         walk.run("xlatent csc select --output selection.ecsv")
-        selection = latent_tables.read_columns(
+        selection = catalogue_tables.read_columns(
             walk.folder / "selection.ecsv", ("name", "obsid", "flux_aper_b", "nh_gal")
         )
         expected = sum(2 + number % 4 for number in range(N_FIELDS * N_SOURCES))
@@ -259,7 +259,7 @@ def use(walk: Walk, selection: Table, minutes: float) -> None:
         said.append(
             walk.run("xlatent csc label selection.ecsv --labels classes.csv --output labelled.ecsv").split(";")[0]
         )
-        labelled = latent_tables.read_columns(walk.folder / "labelled.ecsv", ("class", "class_conflict", "split"))
+        labelled = catalogue_tables.read_columns(walk.folder / "labelled.ecsv", ("class", "class_conflict", "split"))
         n_labelled = len({row["name"] for row in labelled if row["class"] is not np.ma.masked})
         check(f"{n_labelled} sources have a class, not 29", n_labelled == 29)
     with walk.step("build") as said:

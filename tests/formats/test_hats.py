@@ -19,7 +19,7 @@ from astropy.units import Unit
 
 from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
 from xlatent.core.latents import LatentTable
-from xlatent.formats import hats, latent_tables, partitions
+from xlatent.formats import catalogue_tables, hats, latent_tables, partitions
 
 pytest.importorskip("hats_import")
 # What LSDB and nested-pandas do that the pandas of the day deprecates, and a socket that distributed leaves.
@@ -39,7 +39,9 @@ def lsdb():
 @pytest.fixture(scope="module")
 def sources(shared_data):
     """Labelled sources of the CSC all over the sky, and two on the border of HEALPix's base pixels."""
-    sources = latent_tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")["name", "ra", "dec"]
+    sources = catalogue_tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")[
+        "name", "ra", "dec"
+    ]
     sources.add_row(["east of the border", 1e-5, 60.0])
     sources.add_row(["west of the border", 360 - 1e-5, -60.0])
     return sources

@@ -7,7 +7,7 @@ from astropy.table import MaskedColumn, Table
 
 from xlatent.core.errors import ReadError, WriteError
 from xlatent.core.latents import COLUMNS, LatentTable
-from xlatent.formats import latent_tables
+from xlatent.formats import catalogue_tables, latent_tables
 
 SUFFIXES = [".parquet", ".fits", ".vot", ".ecsv"]
 
@@ -136,9 +136,9 @@ FORMATS = {".ecsv": "ascii.ecsv", ".csv": "ascii.csv", ".fits": "fits", ".vot": 
 
 @pytest.mark.parametrize("suffix", FORMATS)
 def test_any_table_can_be_read(suffix, tmp_path):
-    with latent_tables._erg_allowed():
+    with latent_tables.erg_allowed():
         CATALOGUE.write(tmp_path / f"t{suffix}", format=FORMATS[suffix])
-    found = latent_tables.read_columns(tmp_path / f"t{suffix}", ("name", "obsid"))
+    found = catalogue_tables.read_columns(tmp_path / f"t{suffix}", ("name", "obsid"))
     assert found.colnames == CATALOGUE.colnames
     for name in CATALOGUE.colnames:
         assert str(found[name].tolist()).replace("'True', 'False'", "True, False") == str(CATALOGUE[name].tolist()), (
@@ -154,7 +154,7 @@ def test_ecsv_is_read_the_same_fast_or_slow(text, delimiter, tmp_path):
     table = CATALOGUE.copy()
     table.meta["query"] = table["flux"].description = text
     table.write(path, format="ascii.ecsv", delimiter=delimiter)
-    slow, found = Table.read(path, format="ascii.ecsv"), latent_tables.read_columns(path)
+    slow, found = Table.read(path, format="ascii.ecsv"), catalogue_tables.read_columns(path)
     assert found.meta == slow.meta and found["flux"].description == slow["flux"].description
     for name in table.colnames:
         assert (found[name].dtype, str(found[name].tolist())) == (slow[name].dtype, str(slow[name].tolist()))
@@ -169,7 +169,7 @@ def test_tables_that_cannot_be_used_are_one_sentence(tmp_path):
     }.items():
         path.write_text(text)
         with pytest.raises(ReadError, match=said) as caught:
-            latent_tables.read_columns(path, ("name", "dec"))
+            catalogue_tables.read_columns(path, ("name", "dec"))
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     (tmp_path / "list.txt").write_text("a\n")
     for name, said in {
@@ -177,7 +177,7 @@ def test_tables_that_cannot_be_used_are_one_sentence(tmp_path):
         "list.txt": r"'\.txt'; use one of \.ecsv, \.csv, .*\.parquet",
     }.items():
         with pytest.raises(ReadError, match=said):
-            latent_tables.read_columns(tmp_path / name)
+            catalogue_tables.read_columns(tmp_path / name)
 
 
 def test_a_stream_is_the_table(table, tmp_path, monkeypatch):

@@ -25,11 +25,11 @@ def latent_table():
 def labelled(shared_data):
     """Latents of a third of the real labelled sources, from their band fluxes, with catalogue columns beside them."""
     from xlatent.core.bundle import DEFAULT_MODEL
-    from xlatent.formats import latent_tables
+    from xlatent.formats import catalogue_tables
     from xlatent.infer import photometry
     from xlatent.infer.embed import load_model
 
-    rows = latent_tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")
+    rows = catalogue_tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")
     rows = rows[np.asarray(rows["significance"] > 5)][::3]
     measured = []
     for band in "smh":

@@ -13,7 +13,7 @@ from xlatent.cli import main
 from xlatent.cli.classify import classify
 from xlatent.cli.formulas import formulas
 from xlatent.core.latents import LatentTable
-from xlatent.formats import latent_tables
+from xlatent.formats import catalogue_tables, latent_tables
 from xlatent.science import classifier_training
 from xlatent.science import formulas as science_formulas
 from xlatent.science.classify import CLASSES, features
@@ -115,7 +115,7 @@ def test_formulas_are_shown_and_written_as_latex(run, files, tmp_path, monkeypat
         assert "hard_ms" in result.stdout and "z0" in result.stdout
     text = (tmp_path / "f.tex").read_text()
     assert text.startswith(r"\begin{tabular}") and r"$\mathrm{hard\_ms} = " in text and text.count(r" \\") >= 2
-    found = latent_tables.read_columns(tmp_path / "f.ecsv")
+    found = catalogue_tables.read_columns(tmp_path / "f.ecsv")
     assert found["r2"][-1] > 0.95 and text.count("$") == 2 * len(found) + 2
     one_sentence(run("formulas", folder / "z.parquet", "--target", ","), "names no column")
     one_sentence(run("formulas", folder / "z.parquet", "--target", "kt"), "has no column kt", 1)

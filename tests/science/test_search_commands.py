@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from xlatent.cli import accretion, main, neighbours, outliers, tracks
 from xlatent.core.bundle import DEFAULT_MODEL, locate, read_info
 from xlatent.core.latents import LatentTable
-from xlatent.formats import latent_tables
+from xlatent.formats import catalogue_tables, latent_tables
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_neighbours_of_a_query_and_of_a_table_itself(run, table, tmp_path):
     query = latent_tables.write(whole[:3], tmp_path / "q.parquet")
     result = run("neighbours", table, query, "--output", tmp_path / "n.ecsv", "--index", tmp_path / "index", "-k", 4)
     assert result.exit_code == 0, result.stderr
-    found = latent_tables.read_columns(tmp_path / "n.ecsv")
+    found = catalogue_tables.read_columns(tmp_path / "n.ecsv")
     assert len(found) == 12 and list(found["rank"]) == [1, 2, 3, 4] * 3
     assert not np.any(found["query"] == found["name"]) and set(found["class"]) <= {"HMXB", "AGN", "YSO"}
     rows = [int(name[1:]) for name in found["name"][:4]]
@@ -61,7 +61,7 @@ def test_neighbours_of_a_query_and_of_a_table_itself(run, table, tmp_path):
     as_fits = latent_tables.write(whole, tmp_path / "t.fits")
     again = run("neighbours", as_fits, query, "--output", tmp_path / "again.ecsv", "-k", 4)
     assert again.exit_code == 0, again.stderr
-    again = latent_tables.read_columns(tmp_path / "again.ecsv")
+    again = catalogue_tables.read_columns(tmp_path / "again.ecsv")
     # A table read whole and one of which only what is needed is read say the same.
     assert list(again["name"]) == list(found["name"]) and list(again["class"]) == list(found["class"])
     other = latent_tables.write(latents(90, 2), tmp_path / "other.parquet")
@@ -73,7 +73,7 @@ def test_neighbours_of_a_query_and_of_a_table_itself(run, table, tmp_path):
     labels = tmp_path / "l.csv"
     labels.write_text("name,class\ns5,CV\n")
     assert run("neighbours", other, query, "--labels", labels, "-k", 89, "--output", tmp_path / "n.csv").exit_code == 0
-    named = latent_tables.read_columns(tmp_path / "n.csv")
+    named = catalogue_tables.read_columns(tmp_path / "n.csv")
     assert set(named["name"][[str(word) == "CV" for word in named["class"]]]) == {"s5"}
 
 
@@ -82,7 +82,7 @@ def test_many_rows_of_one_name_are_no_neighbours(run, tmp_path):
     table = latent_tables.write(latents(63, 5, name=names), tmp_path / "t.parquet")
     query = latent_tables.write(latent_tables.read(table)[:1], tmp_path / "q.parquet")
     assert run("neighbours", table, query, "--output", tmp_path / "n.csv").exit_code == 0
-    assert list(latent_tables.read_columns(tmp_path / "n.csv")["name"]) == ["b"] * 3
+    assert list(catalogue_tables.read_columns(tmp_path / "n.csv")["name"]) == ["b"] * 3
     only = latent_tables.write(latents(5, 6, name=["a"] * 5), tmp_path / "only.parquet")
     one_sentence(run("neighbours", only, query), "longer table")
 
@@ -115,7 +115,7 @@ def test_tracks_are_told_written_and_drawn(run, tmp_path):
     arguments = ("--output", tmp_path / "t.ecsv", "--figure", tmp_path / "t.png", "--time", "day")
     result = run("tracks", table, *arguments)
     assert result.exit_code == 0, result.stderr
-    found = latent_tables.read_columns(tmp_path / "t.ecsv")
+    found = catalogue_tables.read_columns(tmp_path / "t.ecsv")
     assert len(found) == 20 and found["source"][0] == "source0" and found["q"][0] < 1e-3 and found["q"][1] > 0.01
     assert found["first"][0] == 2  # it is the latest row by number, the earliest by day
     assert found["direction"][0] in ("hardening", "softening", "absorbing", "uncovering", "cooling", "heating")
@@ -149,7 +149,7 @@ def test_accretion_is_learned_kept_and_used(run, table, tmp_path):
 
 def test_a_real_catalogue_goes_through(run, shared_data, tmp_path):
     """Real labelled sources, their latents a draw of hardness: names and classes join, every command finishes."""
-    catalogue = latent_tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")
+    catalogue = catalogue_tables.read_columns(shared_data / "catalogues" / "csc2_labelled_sources.csv")
     soft, hard = np.asarray(catalogue["Fs"], float), np.asarray(catalogue["Fh"], float)
     usable = np.flatnonzero((soft > 0) & (hard > 0))[:200]
     z = latents(len(usable), 4, name=np.asarray(catalogue["name"])[usable])

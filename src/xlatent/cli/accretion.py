@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xlatent.cli.embed import TABLES
-from xlatent.cli.results import read_joined
 from xlatent.cli.show import FIGURES
 from xlatent.cli.ui import check_output
 from xlatent.core.errors import ModelError, ParameterError
@@ -57,6 +56,7 @@ def accretion(
 
     from xlatent.core.latents import LatentTable
     from xlatent.formats import latent_tables
+    from xlatent.formats.catalogue_tables import read_joined
     from xlatent.science.accretion import Direction, learn
     from xlatent.science.resampling import source_of, usable
 

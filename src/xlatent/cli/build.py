@@ -205,7 +205,7 @@ class _Catalogue:
         self._rows: pa.Table | None = None
         if path is None:
             return
-        from xlatent.formats.latent_tables import read_columns
+        from xlatent.formats.catalogue_tables import read_columns
 
         table = read_columns(path)
         if not set(_KEY) <= set(table.colnames) and "name" not in table.colnames:

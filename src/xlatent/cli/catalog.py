@@ -58,12 +58,12 @@ def embed(
     """
     check_output(output, TABLES)
     from xlatent.core.bundle import DEFAULT_MODEL
-    from xlatent.formats import latent_tables
+    from xlatent.formats import catalogue_tables, latent_tables
     from xlatent.infer.embed import load_model
     from xlatent.infer.photometry import embed_measured
 
     named = None if columns is None else parse_columns(columns)
-    rows = latent_tables.read_columns(table)
+    rows = catalogue_tables.read_columns(table)
     measured = measurements(rows, named, table)
     keys = {key: rows[key] for key in KEYS if key in rows.colnames}
     done = 0

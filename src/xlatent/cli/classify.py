@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from xlatent.cli.embed import TABLES
-from xlatent.cli.results import names_of, read_joined
+from xlatent.cli.results import names_of
 from xlatent.cli.ui import check_output
 from xlatent.core.errors import ParameterError
 
@@ -41,13 +41,14 @@ def classify(
     """
     check_output(output, TABLES)
     from xlatent.core.bundle import DEFAULT_MODEL, locate
-    from xlatent.formats import latent_tables
+    from xlatent.formats import catalogue_tables, latent_tables
+    from xlatent.formats.catalogue_tables import read_joined
     from xlatent.science import classify as science
 
     groups = names_of(allowed)
     if unknown := [group for group in groups if group not in science.ALLOWED]:
         raise ParameterError(f"--with takes {', '.join(science.ALLOWED)}, separated by commas, not {unknown[0]!r}")
-    there = [] if join is None else latent_tables.read_columns(join).colnames
+    there = [] if join is None else catalogue_tables.read_columns(join).colnames
     needed = [names for group in groups for names in science.ALLOWED[group].values()]
     latents = read_joined(table, join, [name for names in needed for name in names if name in there])
     found = science.classify(latents, science.load_classifier(classifier or locate(DEFAULT_MODEL) / CLASSIFIER), groups)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from xlatent.cli.embed import TABLES
-from xlatent.cli.results import RESULTS, read_joined, write
+from xlatent.cli.results import RESULTS, write
 from xlatent.cli.ui import check_output, print_table
 
 
@@ -50,6 +50,7 @@ def cluster(
 
     from xlatent.core.latents import LatentTable
     from xlatent.formats import latent_tables
+    from xlatent.formats.catalogue_tables import read_joined
     from xlatent.science import cluster as clusters
     from xlatent.science import cluster_scores, resampling
 

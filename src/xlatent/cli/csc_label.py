@@ -41,7 +41,7 @@ def label(
     check_output(output, (".ecsv",))
     from xlatent.csc import labels as labelling
     from xlatent.csc.query import write
-    from xlatent.formats.latent_tables import read_columns
+    from xlatent.formats.catalogue_tables import read_columns
 
     table = read_columns(selection, ("name", "ra", "dec"))
     if labels is not None:

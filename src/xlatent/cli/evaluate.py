@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xlatent.cli.ui import progress_bar
-from xlatent.core.errors import ModelError, ParameterError, ReadError
+from xlatent.core.errors import ModelError, ReadError
 
 if TYPE_CHECKING:
     from astropy.table import Table
     from matplotlib.figure import Figure
 
     from xlatent.core.latents import LatentTable
+    from xlatent.formats.catalogue_tables import SourceTable
     from xlatent.workflows.evaluation.sections import Data, Part
 
 PAPER_MODEL = "paper-8"
@@ -111,43 +112,41 @@ def evaluate(
 
 def _read(given: Sequence[str], labels: Path | None, join: Sequence[Path], model: str) -> "list[Data]":
     """Tables with what is joined to them and the baselines that they allow."""
+    from xlatent.core.latents import check_same_model
     from xlatent.formats import latent_tables
+    from xlatent.formats.catalogue_tables import SourceTable
     from xlatent.formats.store import is_store
 
     # What cannot be read is told before anything is embedded.
-    others = {path: latent_tables.read_columns(path, ("name",)) for path in join}
+    others = [SourceTable(path) for path in join if path != labels]
     if labels is not None:
-        others[labels] = latent_tables.read_columns(labels, ("name", "class"))
-    rows = {path: _rows_by_name(path, table) for path, table in others.items()}
+        others.append(SourceTable(labels, ("class",)))
     loaded = [
         (name, *_from_store(name, model)) if is_store(name) else (name, latent_tables.read(name), {}, {})
         for name in given
     ]
-    _check_models([(name, table) for name, table, *_ in loaded])
-    shares = {path: [_shared(table, places) for _, table, *_ in loaded] for path, places in rows.items()}
+    check_same_model(
+        {name: table for name, table, *_ in loaded}, "embed both with one model, or evaluate them one by one"
+    )
+    shares = [[_share(other, table) for _, table, *_ in loaded] for other in others]
     sets = []
     for number, ((source, table, own, baselines), name) in enumerate(zip(loaded, _names(given), strict=True)):
         if not len(table):
             raise ReadError(f"{source}: the table has no rows; give one with at least one")
         # A catalogue may know a few sources of another: it goes with the table that it was made for.
-        mine = [path for path, share in shares.items() if share[number] > min(0.5, 0.999 * max(share))]
-        sets.append(_data(name, table, own, baselines, {path: (others[path], rows[path]) for path in mine}))
-    if missed := [path for path, share in shares.items() if not max(share)]:
-        first, own_name = others[missed[0]]["name"][0], loaded[0][1]["name"][0]
-        raise ReadError(
-            f"{missed[0]}: none of its names is in {' or '.join(given)}, it has for example {str(first)!r}, and "
-            f"{given[0]} has {str(own_name)!r}; give a table of the same sources"
-        )
+        mine = [
+            other for other, share in zip(others, shares, strict=True) if share[number] > min(0.5, 0.999 * max(share))
+        ]
+        sets.append(_data(name, table, own, baselines, mine))
+    for other, share in zip(others, shares, strict=True):
+        if not max(share):
+            raise other.without_match(" or ".join(given), loaded[0][1])
     return sets
 
 
-def _shared(table: "LatentTable", rows: dict[str, int]) -> float:
+def _share(other: "SourceTable", table: "LatentTable") -> float:
     """Share of a table's rows that another table names."""
-    return sum(name in rows for name in _sources(table)) / max(len(table), 1)
-
-
-def _sources(table: "LatentTable") -> list[str]:
-    return [_bare(name) for name in table["source" if "source" in table.colnames else "name"]]
+    return float((other.rows_of(table) >= 0).mean()) if len(table) else 0.0
 
 
 def _data(
@@ -155,22 +154,18 @@ def _data(
     table: "LatentTable",
     own: dict[str, Any],
     baselines: "dict[str, LatentTable]",
-    others: "dict[Path, tuple[Table, dict[str, int]]]",
+    others: "Sequence[SourceTable]",
 ) -> "Data":
     """One table with the columns of the others by the names of its sources."""
     import numpy as np
-    from astropy.table import MaskedColumn
 
     from xlatent.core.latents import LatentTable
     from xlatent.workflows.evaluation import sections as science
 
     added = dict(own)
-    for other, rows in others.values():
-        place = np.array([rows.get(source, -1) for source in _sources(table)], int)
-        for column in other.colnames:
-            if column not in _KEYS:
-                values = np.ma.asarray(other[column])
-                added[column] = MaskedColumn(values[place], mask=np.ma.getmaskarray(values)[place] | (place < 0))
+    for other in others:
+        rows = other.rows_of(table)
+        added |= {column: other.take(column, rows) for column in other.columns.colnames if column not in _KEYS}
     joined = LatentTable({column: table[column] for column in table.colnames} | added, table.meta)
     classes = np.full(len(table), "")
     if "class" in joined.colnames:
@@ -256,27 +251,6 @@ def _kinds(inputs: Sequence[str]) -> dict[str, str]:
     return kinds
 
 
-def _rows_by_name(path: Path, table: "Table") -> dict[str, int]:
-    names = [_bare(name) for name in table["name"]]
-    place = {name: row for row, name in enumerate(names)}
-    if len(place) < len(names):
-        twice = next(name for row, name in enumerate(names) if place[name] != row)
-        raise ReadError(f"{path}: has several rows for {twice}; give a table with one row for each source")
-    return place
-
-
-def _check_models(tables: "Sequence[tuple[str, LatentTable]]") -> None:
-    """One model made all latents."""
-    (first, table), *others = tables
-    made_by = table.meta.get("model_sha256", "")
-    for name, other in others:
-        if (found := other.meta.get("model_sha256", "")) != made_by:
-            raise ParameterError(
-                f"{first} has latents of model {made_by[:12] or 'unknown'} and {name} of {found[:12] or 'unknown'}: "
-                "embed both with one model, or evaluate them one by one"
-            )
-
-
 def _names(given: Sequence[str]) -> list[str]:
     """Names of the data sets: of the file or folder, told apart where they are the same."""
     names: list[str] = []
@@ -284,10 +258,6 @@ def _names(given: Sequence[str]) -> list[str]:
         name = Path(item.rstrip("/")).stem
         names.append(name if name not in names else f"{name} {len(names) + 1}")
     return names
-
-
-def _bare(name: object) -> str:
-    return "".join(str(name).split())
 
 
 # -- what is done

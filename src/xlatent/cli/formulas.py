@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli.results import RESULTS, names_of, read_joined, write
+from xlatent.cli.results import RESULTS, names_of, write
 from xlatent.cli.ui import check_output, print_table, progress_bar
 from xlatent.core.errors import ParameterError
 
@@ -41,6 +41,7 @@ def formulas(
     """
     if output is not None:
         check_output(output, OUTPUTS)
+    from xlatent.formats.catalogue_tables import read_joined
     from xlatent.science import formulas as science
 
     targets = names_of(target)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from xlatent.cli.regress import warn_derived
-from xlatent.cli.results import RESULTS, names_of, read_joined, write
+from xlatent.cli.results import RESULTS, names_of, write
 from xlatent.cli.ui import check_output, print_table, progress_bar
 from xlatent.core.errors import ParameterError
 
@@ -37,6 +37,7 @@ def information(
     """
     if output is not None:
         check_output(output, RESULTS)
+    from xlatent.formats.catalogue_tables import read_joined
     from xlatent.science import information as shared
 
     wanted, compared = names_of(columns), names_of(beside)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from xlatent.cli.results import RESULTS, read_joined, write
+from xlatent.cli.results import RESULTS, write
 from xlatent.cli.ui import check_output, print_table, progress_bar
 from xlatent.core.errors import ParameterError
 
@@ -96,6 +96,8 @@ class _Searched:
         self._file = _parquet(path) if labels is None else None
         self._columns: dict[str, Any] = {}
         if self._file is None:
+            from xlatent.formats.catalogue_tables import read_joined
+
             self._table = read_joined(path, labels, ["class"] if labels is not None else [])
             self._names, self.model = self._table.colnames, self._table.meta.get("model_sha256", "")
         else:

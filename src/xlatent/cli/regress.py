@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli.results import RESULTS, names_of, read_joined, write
+from xlatent.cli.results import RESULTS, names_of, write
 from xlatent.cli.ui import check_output, print_table, progress_bar
 from xlatent.core.errors import ParameterError, XlatentWarning
 
@@ -30,6 +30,7 @@ def regress(
     """Say how much of a column the latents explain: R² of sources left out of the fit, by three regressors."""
     if output is not None:
         check_output(output, RESULTS)
+    from xlatent.formats.catalogue_tables import read_joined
     from xlatent.science import regress as regression
 
     targets = names_of(target)
@@ -47,7 +48,7 @@ def regress(
 def warn_derived(columns: list[str], join: Path | None) -> None:
     """Warn of fluxes and hardness ratios that were computed from the latents themselves."""
     from xlatent.core.latents import COLUMNS
-    from xlatent.formats.latent_tables import read_columns
+    from xlatent.formats.catalogue_tables import read_columns
 
     there = [] if join is None else read_columns(join).colnames
     own = {info.name for info in COLUMNS if info.name.startswith(_FROM_LATENTS)}

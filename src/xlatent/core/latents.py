@@ -6,9 +6,9 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 
-from xlatent.core.errors import ParameterError
+from xlatent.core.errors import ModelError, ParameterError
 
 if TYPE_CHECKING:  # which takes as long to load as everything else that embeds a spectrum
     from astropy.table import Column, Table
@@ -18,6 +18,8 @@ N_LATENTS = 8
 
 # What a table says about its origin.
 META_KEYS = ("model", "model_sha256", "software")
+MODEL_ID_LENGTH = 12
+"""Digits of a model's sha256 that tell it from others, in messages and in column ``model_id``."""
 
 
 class ColumnInfo(NamedTuple):
@@ -163,6 +165,21 @@ class LatentTable:
         return matrix
 
     @property
+    def source_names(self) -> Shaped[np.ndarray, " n"]:
+        """Name of the source of each row: column ``source``, or ``name`` where that is absent or empty.
+
+        Examples
+        --------
+        >>> LatentTable({"name": ["obs 1", "obs 2"], "source": ["3C 273", ""]}).source_names.tolist()
+        ['3C 273', 'obs 2']
+        """
+        names = np.char.strip(self._known["name"])
+        if "source" not in self.colnames:
+            return names
+        sources = np.char.strip(np.ma.filled(np.ma.asarray(self["source"]).astype(str), ""))
+        return np.where(sources == "", names, sources)
+
+    @property
     def colnames(self) -> list[str]:
         """Names of all columns, in order."""
         return [*self._known, *self._more]
@@ -202,6 +219,63 @@ class LatentTable:
 
     def _stack(self, names: list[str]) -> Float[np.ndarray, "n m"]:
         return np.stack([self._known[name] for name in names], axis=1)
+
+
+def check_same_model(
+    given: Mapping[str, LatentTable | Mapping[str, str] | str],
+    remedy: str = "embed both with one model",
+    *,
+    unknown_passes: bool = False,
+) -> str:
+    """Make sure that latents are of one model, so that their numbers mean the same.
+
+    Parameters
+    ----------
+    given : mapping
+        By a name for the message, such as a file's: a table, the ``meta`` of one, or the sha256 of a model itself.
+    remedy : str
+        What to do where they differ, for the end of the message.
+    unknown_passes : bool
+        Whether what does not say its model agrees with any; otherwise only with others that do not say it.
+
+    Returns
+    -------
+    str
+        sha256 of the model; empty if none says it.
+
+    Raises
+    ------
+    ModelError
+        If two of them are of different models.
+
+    Examples
+    --------
+    >>> old, new = LatentTable({}, {"model_sha256": "ab" * 32}), LatentTable({}, {"model_sha256": "cd" * 32})
+    >>> check_same_model({"a.fits": old, "b.fits": old})[:6]
+    'ababab'
+    >>> check_same_model({"old": old, "new": new}, "embed again")
+    Traceback (most recent call last):
+        ...
+    xlatent.core.errors.ModelError: old is of model abababababab, and new of cdcdcdcdcdcd: embed again
+    """
+    found = {name: _model_of(one) for name, one in given.items()}
+    if unknown_passes:
+        found = {name: sha256 for name, sha256 in found.items() if sha256}
+    if not found:
+        return ""
+    (first, model), *others = found.items()
+    for name, other in others:
+        if other != model:
+            shown = (sha256[:MODEL_ID_LENGTH] or "unknown" for sha256 in (model, other))
+            raise ModelError(f"{first} is of model {next(shown)}, and {name} of {next(shown)}: {remedy}")
+    return model
+
+
+def _model_of(given: LatentTable | Mapping[str, str] | str) -> str:
+    """Tell the sha256 of a model from whatever says it."""
+    if isinstance(given, str):
+        return given
+    return (given.meta if isinstance(given, LatentTable) else given).get("model_sha256", "")
 
 
 def _values(info: ColumnInfo, value: Any, n_rows: int) -> np.ndarray:

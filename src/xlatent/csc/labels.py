@@ -14,7 +14,7 @@ from astropy.table import Column, MaskedColumn, Table
 from jaxtyping import Bool, Float, Shaped
 
 from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
-from xlatent.formats.latent_tables import read_columns
+from xlatent.formats.catalogue_tables import read_columns
 
 CLASSES = ("AGN", "YSO", "LM-STAR", "HM-STAR", "NS", "LMXB", "CV", "HMXB")
 """The classes of Yang et al. 2022 (ApJ 941, 104)."""
@@ -98,8 +98,9 @@ def from_file(path: str | Path) -> Table:
     Parameters
     ----------
     path : str or Path
-        A table as in `formats.tables.read_columns` with columns ``ra`` and ``dec`` (ICRS, degrees) and ``class``, one
-        of `CLASSES`; ``pos_err`` (arcsec, 95 %) if positions are uncertain. Upper and lower case are the same.
+        A table as in `formats.catalogue_tables.read_columns` with columns ``ra`` and ``dec`` (ICRS, degrees) and
+        ``class``, one of `CLASSES`; ``pos_err`` (arcsec, 95 %) if positions are uncertain. Upper and lower case are
+        the same.
 
     Returns
     -------

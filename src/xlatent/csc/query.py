@@ -18,7 +18,7 @@ from astropy.units import Unit, UnrecognizedUnit
 from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
 from xlatent.csc.columns import COLUMNS, KEYS, LEVELS, CatalogColumn
 from xlatent.csc.tap import RefusedError, TapService
-from xlatent.formats.latent_tables import CATALOGUES, read_columns
+from xlatent.formats.catalogue_tables import READERS, read_columns
 
 # Service and schema of each release (CXC page "Virtual Observatory Guide").
 RELEASES = {
@@ -381,7 +381,7 @@ def read_names(path: str | Path) -> list[str]:
     Parameters
     ----------
     path : str or Path
-        Text, where ``#`` begins a comment, or a table as in `formats.tables.read_columns`.
+        Text, where ``#`` begins a comment, or a table as in `formats.catalogue_tables.read_columns`.
 
     Returns
     -------
@@ -397,7 +397,7 @@ def read_names(path: str | Path) -> list[str]:
     with suppress(OSError, UnicodeDecodeError):
         lines = [line.partition("#")[0].strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
         names = [line for line in lines if line]
-        if names and (path.suffix.lower() not in CATALOGUES or all(_NAME.fullmatch(line) for line in names)):
+        if names and (path.suffix.lower() not in READERS or all(_NAME.fullmatch(line) for line in names)):
             return names
     return [str(name) for name in read_columns(path, ("name",))["name"]]
 
@@ -408,7 +408,7 @@ def read_positions(path: str | Path) -> list[tuple[float, float]]:
     Parameters
     ----------
     path : str or Path
-        A table as in `formats.tables.read_columns`.
+        A table as in `formats.catalogue_tables.read_columns`.
 
     Returns
     -------

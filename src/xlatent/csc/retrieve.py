@@ -24,7 +24,7 @@ from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWa
 from xlatent.csc.manifest import KINDS, SELECTION, Detection, Manifest, Product
 from xlatent.csc.products import detection_in, identify
 from xlatent.csc.query import write
-from xlatent.formats.latent_tables import read_columns
+from xlatent.formats.catalogue_tables import read_columns
 
 if TYPE_CHECKING:
     import httpx

@@ -1,11 +1,11 @@
-"""Tables on disk, chosen by suffix: latents as Parquet, FITS, VOTable and ECSV, and catalogues of others, CSV too."""
+"""Latent tables on disk, chosen by suffix: Parquet, FITS, VOTable and ECSV."""
 
 import os
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,10 +136,10 @@ def read(path: str | Path) -> LatentTable:
     from xlatent.formats import partitions
 
     if partitions.is_embedding(path):
-        columns, meta = _from_arrow(partitions.read(path))
+        columns, meta = astropy_from_arrow(partitions.read(path))
     else:
         path = Path(path)
-        with _reading(path, _FORMATS):
+        with reading(path, _FORMATS):
             columns, meta = _FORMATS[path.suffix.lower()][1](path)
     if "z0" not in columns.colnames:
         found = ", ".join(columns.colnames[:8]) or "no columns"
@@ -147,53 +147,9 @@ def read(path: str | Path) -> LatentTable:
     return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta.get(key)})
 
 
-def read_columns(path: str | Path, needed: Iterable[str] = ()) -> "Table":
-    """Read any table: a selection, a catalogue, labels.
-
-    Parameters
-    ----------
-    path : str or Path
-        One of `CATALOGUES` by its suffix, in upper or lower case; or the folder or URL of an embedding in parts.
-    needed : iterable of str
-        Names that must be among its columns.
-
-    Returns
-    -------
-    astropy.table.Table
-        At least one row; missing values masked, texts as str.
-
-    Raises
-    ------
-    ReadError
-        If the suffix is another one, the file is missing or damaged, lacks a column or has no rows.
-    """
-    from astropy.utils.exceptions import AstropyWarning
-
-    from xlatent.formats import partitions
-
-    if partitions.is_embedding(path):
-        table = _from_arrow(partitions.read(path))[0]
-    else:
-        path = Path(path)
-        with _reading(path, CATALOGUES), warnings.catch_warnings():
-            warnings.simplefilter("ignore", AstropyWarning)  # on units and other habits of those who made the file
-            table = CATALOGUES[path.suffix.lower()](path)
-    table.convert_bytestring_to_unicode()
-    if absent := [name for name in needed if name not in table.colnames]:
-        found = ", ".join(table.colnames[:8]) or "none"
-        more = ", ..." if len(table.colnames) > 8 else ""
-        raise ReadError(
-            f"{path}: should have a column {' and a column '.join(absent)}, and its columns are {found}{more}; "
-            "add or rename it"
-        )
-    if not len(table):
-        raise ReadError(f"{path}: the table has no rows; give one with at least one")
-    return table
-
-
 @contextmanager
-def _reading(path: Path, suffixes: Iterable[str]) -> Iterator[None]:
-    """Tell in one sentence why a file cannot be read."""
+def reading(path: Path, suffixes: Iterable[str]) -> Iterator[None]:
+    """Tell in one sentence why a table cannot be read."""
     if not path.is_file():
         raise ReadError(f"{path}: there is no such file; check its name")
     if path.suffix.lower() not in suffixes:
@@ -255,7 +211,7 @@ def _field(name: str, kind: "pa.DataType", unit: Any, ucd: Any, description: Any
 
 def from_arrow(stored: "pa.Table") -> LatentTable:
     """Turn back what `to_arrow` made."""
-    columns, meta = _from_arrow(stored)
+    columns, meta = astropy_from_arrow(stored)
     return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta[key]})
 
 
@@ -268,10 +224,11 @@ def _write_parquet(table: LatentTable, path: Path) -> None:
 def _read_parquet(path: Path) -> "tuple[Table, dict[str, str]]":
     import pyarrow.parquet as pq
 
-    return _from_arrow(pq.read_table(path))
+    return astropy_from_arrow(pq.read_table(path))
 
 
-def _from_arrow(stored: "pa.Table") -> "tuple[Table, dict[str, str]]":
+def astropy_from_arrow(stored: "pa.Table") -> "tuple[Table, dict[str, str]]":
+    """Turn an Arrow table into one of astropy, and what it says of the latents' origin."""
     from astropy.table import Column, MaskedColumn, Table
 
     table = Table()
@@ -333,7 +290,7 @@ def _write_votable(table: LatentTable, path: Path) -> None:
 
     columns = table.to_astropy()
     columns.meta.clear()
-    with _erg_allowed():
+    with erg_allowed():
         tree = votable.from_table(columns)
         tree.infos.extend(votable.tree.Info(name=key, value=value) for key, value in table.meta.items())
         tree.to_xml(str(path), tabledata_format="binary2")
@@ -342,7 +299,7 @@ def _write_votable(table: LatentTable, path: Path) -> None:
 def _read_votable(path: Path) -> "tuple[Table, dict[str, str]]":
     from astropy.io import votable
 
-    with _erg_allowed():
+    with erg_allowed():
         tree = votable.parse(str(path))
         meta = {info.name: info.value for info in tree.infos}
         table = tree.get_first_table().to_table(use_names_over_ids=True)
@@ -353,8 +310,8 @@ def _read_votable(path: Path) -> "tuple[Table, dict[str, str]]":
 
 
 @contextmanager
-def _erg_allowed() -> Iterator[None]:
-    """The VOUnit standard deprecates erg; X-ray catalogues, the CSC's own VOTables among them, are in erg."""
+def erg_allowed() -> Iterator[None]:
+    """Accept erg without a warning: the VOUnit standard deprecates it, and X-ray catalogues use it."""
     from astropy.units import UnitsWarning
 
     with warnings.catch_warnings():
@@ -369,7 +326,7 @@ def _write_ecsv(table: LatentTable, path: Path) -> None:
 def _read_ecsv(path: Path) -> "tuple[Table, dict[str, str]]":
     from astropy.table import MaskedColumn
 
-    table = _plain_ecsv(path)
+    table = read_ecsv(path)
     for column in table.itercols():
         # astropy takes an empty text for a missing one; in our tables a missing text is an empty one.
         if column.dtype.kind == "U":
@@ -377,17 +334,14 @@ def _read_ecsv(path: Path) -> "tuple[Table, dict[str, str]]":
     return table, dict(table.meta)
 
 
-def _plain_ecsv(path: Path) -> "Table":
-    try:
-        return _plain(path, format="ecsv", engine="pyarrow")  # five times as fast
-    except Exception:  # before astropy 7.2; or an empty line in a text of the header, which it takes for its end
-        return _plain(path, format="ascii.ecsv")
-
-
-def _plain(path: Path, **how: str) -> "Table":
+def read_ecsv(path: Path) -> "Table":
+    """Read an ECSV file as it is."""
     from astropy.table import Table
 
-    return Table.read(path, **how)
+    try:
+        return Table.read(path, format="ecsv", engine="pyarrow")  # five times as fast
+    except Exception:  # before astropy 7.2; or an empty line in a text of the header, which it takes for its end
+        return Table.read(path, format="ascii.ecsv")
 
 
 _Writer = Callable[[LatentTable, Path], None]
@@ -398,13 +352,3 @@ _FORMATS: dict[str, tuple[_Writer, _Reader]] = {
     ".vot": (_write_votable, _read_votable),
     ".ecsv": (_write_ecsv, _read_ecsv),
 }
-
-CATALOGUES: "dict[str, Callable[[Path], Table]]" = {
-    ".ecsv": _plain_ecsv,
-    ".csv": partial(_plain, format="ascii.csv"),
-    ".fits": partial(_plain, format="fits"),
-    ".vot": partial(_plain, format="votable"),
-    ".xml": partial(_plain, format="votable"),
-    ".parquet": lambda path: _read_parquet(path)[0],
-}
-"""Reader of each kind of table that `read_columns` takes."""
