@@ -10,6 +10,7 @@ from xlatent.core.hooks import register
 
 if TYPE_CHECKING:
     from xlatent.core.errors import (
+        InputError,
         ModelError,
         ParameterError,
         ReadError,
@@ -23,8 +24,10 @@ if TYPE_CHECKING:
     from xlatent.core.version import __version__
     from xlatent.formats.ogip_spectrum import read
     from xlatent.infer.embed import LatentModel, Reconstruction, load_model
+    from xlatent.workflows.build import build_store
 
 __all__ = [
+    "InputError",
     "LatentModel",
     "LatentTable",
     "ModelError",
@@ -38,11 +41,13 @@ __all__ = [
     "XlatentError",
     "XlatentWarning",
     "__version__",
+    "build_store",
     "load_model",
     "read",
 ]
 
 _HOME = {
+    "InputError": "xlatent.core.errors",
     "LatentModel": "xlatent.infer.embed",
     "LatentTable": "xlatent.core.latents",
     "ModelError": "xlatent.core.errors",
@@ -56,6 +61,7 @@ _HOME = {
     "XlatentError": "xlatent.core.errors",
     "XlatentWarning": "xlatent.core.errors",
     "__version__": "xlatent.core.version",
+    "build_store": "xlatent.workflows.build",
     "load_model": "xlatent.infer.embed",
     "read": "xlatent.formats.ogip_spectrum",
 }

@@ -1,39 +1,16 @@
 """``xlatent build``: spectra in, a store out; what cannot be read is left out and listed."""
 
-import hashlib
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
-from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli.embed import write_failures
-from xlatent.cli.ui import FAILED, USAGE, abort, check_output, echo_status, progress_bar
-from xlatent.core.errors import ReadError, WriteError
-from xlatent.core.messages import reason, redirect_warnings
-from xlatent.workflows.tasks import Failure, batches, in_order
+from xlatent.cli.ui import FAILED, abort, echo_status, progress_bar
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-    from astropy.table import Table
+    from xlatent.workflows.build import BuildResult
 
-    from xlatent.formats.inputs import Source
-
-LEFT_OUT = "left_out.csv"
-_BATCH = 16  # spectra that a worker takes at a time
 _TOLD = 10  # spectra left out that are named on the terminal; the file has them all
-_KEY = ("obsid", "obi", "region_id")
-
-
-class _Outcome(NamedTuple):
-    rows: "list[pa.Table]"
-    failures: list[Failure]
-    warnings: list[str]
-    n_sources: int
 
 
 def build(
@@ -66,245 +43,29 @@ def build(
 
     Exit status: 0 all spectra stored; 1 some were left out (left_out.csv in the store says why); 2 nothing was done.
     """
-    from xlatent.formats.store import Writer
+    from xlatent.workflows.build import build_store
 
-    options = {"arf": arf, "rmf": rmf, "background": background}
-    given: dict[str, Any] = {key: file for key, file in options.items() if file is not None}
-    try:
-        found = _sources(inputs)
-        sources = [(_fingerprint(source := replace(one, **given)), source) for one, _ in found]
-        identities = {key: known for (key, _), (_, known) in zip(sources, found, strict=True) if known}
-        joined = _Catalogue(catalog or _selection(inputs))
-    except ReadError as error:
-        abort(error, USAGE)
-    failures: list[Failure] = []
-    told: set[str] = set()
-    with Writer(output) as writer:
-        check_output(output / LEFT_OUT, (".csv",))
-        n_before = len(writer.store)
-        stored = set(writer.store.columns(["input"]).column("input").to_pylist()) if n_before else set()
-        waiting = [(key, source) for key, source in sources if key not in stored]
-        n_done = n_stored = 0
-        with progress_bar("spectra", len(waiting)) as advance:
-            for outcome in in_order(partial(_read, output), batches(waiting, _BATCH), workers):
-                for rows in outcome.rows:
-                    n_stored += rows.num_rows
-                    writer.append(joined.with_columns(rows, identities))
-                failures.extend(outcome.failures)
-                for text in outcome.warnings:
-                    if text not in told:
-                        echo_status(f"warning: {text}")
-                told.update(outcome.warnings)
-                n_done += outcome.n_sources
-                advance(n_done)
-        write_failures(failures, output / LEFT_OUT)
-    _report(output, n_before, n_stored, len(sources) - len(waiting), failures, joined)
-
-
-def _report(
-    output: Path, n_before: int, n_stored: int, n_known: int, failures: list[Failure], joined: "_Catalogue"
-) -> None:
-    """Say what was done, on stdout, and what was left out, on stderr."""
-    size = sum(file.stat().st_size for file in output.rglob("*.parquet"))
-    known = f" ({n_known} of the inputs were there already)" if n_known else ""
-    total = n_before + n_stored
-    typer.echo(f"{n_stored} spectra added to {output}{known}: {total} in all, {size / 1e6:.4g} MB")
-    if joined.unmatched:
-        echo_status(
-            f"warning: {joined.unmatched} spectra have no row of their own in {joined.path}, and empty columns here"
+    with progress_bar("spectra") as show:
+        result = build_store(
+            inputs, output, catalogue=catalog, workers=workers, arf=arf, rmf=rmf, background=background, progress=show
         )
-    for failure in failures[:_TOLD]:
+    _report(result)
+
+
+def _report(result: "BuildResult") -> None:
+    """Say what was done, on stdout, and what was left out, on stderr."""
+    from xlatent.workflows.build import LEFT_OUT
+
+    size = sum(file.stat().st_size for file in result.path.rglob("*.parquet"))
+    known = f" ({result.n_known} of the inputs were there already)" if result.n_known else ""
+    typer.echo(f"{result.n_added} spectra added to {result.path}{known}: {result.n_total} in all, {size / 1e6:.4g} MB")
+    n_failed = len(result.failures)
+    for failure in result.failures[:_TOLD]:
         echo_status(f"left out: {failure.name}: {failure.reason}")
-    if failures:
-        more = f"{len(failures) - _TOLD} of them only there; " if len(failures) > _TOLD else ""
+    if n_failed:
+        more = f"{n_failed - _TOLD} of them only there; " if n_failed > _TOLD else ""
         abort(
-            f"{len(failures)} of {len(failures) + n_stored} spectra were left out, for reasons in {output / LEFT_OUT}; "
-            f"{more}{'the others were stored' if n_stored else 'none was added'}",
+            f"{n_failed} of {n_failed + result.n_added} spectra were left out, for reasons in "
+            f"{result.path / LEFT_OUT}; {more}{'the others were stored' if result.n_added else 'none was added'}",
             FAILED,
         )
-
-
-def _sources(inputs: Sequence[str]) -> "list[tuple[Source, dict[str, Any]]]":
-    """Spectra to read and, of those that were fetched, what the catalogue calls them."""
-    from xlatent.formats.inputs import find
-
-    found: list[tuple[Source, dict[str, Any]]] = []
-    for fetched, items in groupby(inputs, _is_fetched):
-        if fetched:
-            from xlatent.csc.manifest import sources
-
-            for item in items:
-                complete = sources(Path(item))
-                if not complete:
-                    raise ReadError(f"{item} should hold at least one detection whole, and it holds none; fetch again")
-                found.extend(complete)
-        else:
-            found.extend((source, {}) for source in find(list(items)))
-    return found
-
-
-def _is_fetched(item: str) -> bool:
-    return (Path(item) / "manifest.sqlite").is_file()
-
-
-def _selection(inputs: Sequence[str]) -> Path | None:
-    """The catalogue table of the first fetched folder."""
-    tables = [Path(item) / "selection.ecsv" for item in inputs if _is_fetched(item)]
-    return next((table for table in tables if table.is_file()), None)
-
-
-def _fingerprint(source: "Source") -> str:
-    """What tells an input from others: its name and its files, wherever the command is given."""
-    from xlatent.formats.fits_table import is_none
-
-    files = [source.pha, source.arf, source.rmf, source.background]
-    named = ("" if file is None else "none" if is_none(file) else str(file.resolve()) for file in files)
-    text = "\n".join([source.name, *named])
-    return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def _read(folder: Path, sources: "Sequence[tuple[str, Source]]") -> _Outcome:
-    """Read some spectra into rows; their matrices go into the store's folder at once."""
-    import pyarrow as pa
-
-    from xlatent.formats.ogip_spectrum import read
-    from xlatent.formats.store_rows import encode
-
-    outcome = _Outcome([], [], [], len(sources))
-    with redirect_warnings(outcome.warnings.append):
-        for key, source in sources:
-            try:
-                found = read(source.pha, source.arf, source.rmf, source.background, source.name)
-                rows = encode(found if isinstance(found, list) else [found], folder)
-            except WriteError:
-                raise
-            except Exception as error:
-                outcome.failures.append(Failure(source.name, str(source.pha), reason(error)))
-            else:
-                outcome.rows.append(rows.append_column("input", pa.array([key] * rows.num_rows)))
-    return outcome
-
-
-class _Catalogue:
-    """A table whose columns are joined to those of spectra, and the split by source that goes with them.
-
-    Parameters
-    ----------
-    path
-        File of the table; None if there is none.
-
-    Raises
-    ------
-    ReadError
-        If it cannot be read, or holds columns of arrays.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self.path = path
-        self.unmatched = 0
-        self._rows: pa.Table | None = None
-        if path is None:
-            return
-        from xlatent.formats.catalogue_tables import read_columns
-
-        table = read_columns(path)
-        if not set(_KEY) <= set(table.colnames) and "name" not in table.colnames:
-            columns = ", ".join(table.colnames[:8])
-            raise ReadError(
-                f"{path} should have columns obsid, obi and region_id, or name, and it starts with {columns}; name "
-                "them so"
-            )
-        self._rows = _to_arrow(table, path)
-        cells = {name: self._rows.column(name).to_pylist() for name in (*_KEY, "name") if name in table.colnames}
-        size = len(table)
-        self._names = cells.get("name", [None] * size)
-        keys = zip(*(cells.get(name, [None] * size) for name in _KEY), strict=True)
-        self._by_key = _unique([_key(*key) for key in keys])
-        self._by_name = _unique([_plain(name) for name in self._names])
-
-    def with_columns(self, rows: "pa.Table", identities: dict[str, dict[str, Any]]) -> "pa.Table":
-        """Add ``source``, ``split`` and the table's columns to rows of spectra."""
-        import pyarrow as pa
-
-        from xlatent.csc.labels import split
-        from xlatent.formats.store_rows import SCHEMA
-
-        spectra = rows.select(["input", "name", "object", *_KEY]).to_pylist()
-        known = [spectrum | identities.get(spectrum["input"], {}) for spectrum in spectra]
-        places = [self._find(one) for one in known]
-        names = [
-            self._names[place] if place is not None and self._names[place] else _source_of(one, spectrum)
-            for one, spectrum, place in zip(known, spectra, places, strict=True)
-        ]
-        splits = [str(part) for part in split(names)]
-        if self._rows is not None:
-            self.unmatched += places.count(None)
-            taken = self._rows.take(pa.array(places, pa.int64()))
-            if "split" in taken.column_names:
-                own = taken.column("split").to_pylist()
-                splits = [mine or part for mine, part in zip(own, splits, strict=True)]
-        rows = rows.append_column("source", pa.array(names, pa.string()))
-        rows = rows.append_column("split", pa.array(splits, pa.string()))
-        if self._rows is not None:
-            for field in self._rows.schema:
-                if field.name not in ("name", "split"):
-                    taken_name = field.name in SCHEMA.names or field.name in ("input", "source")
-                    name = f"catalogue_{field.name}" if taken_name else field.name
-                    rows = rows.append_column(field.with_name(name), taken.column(field.name))
-        return rows
-
-    def _find(self, spectrum: dict[str, Any]) -> int | None:
-        """Row of the table that belongs to a spectrum."""
-        if self._rows is None:
-            return None
-        key = _key(*(spectrum[name] for name in _KEY))
-        if key is not None:
-            return self._by_key.get(key)
-        by_name = (self._by_name.get(_plain(spectrum[name])) for name in ("name", "object"))
-        return next((row for row in by_name if row is not None), None)
-
-
-def _source_of(known: dict[str, Any], spectrum: dict[str, Any]) -> str:
-    """Name of what was observed, where no catalogue says it: two of its spectra must not be told apart."""
-    if known["name"] != spectrum["name"]:
-        return str(known["name"])
-    # Files of the first release of the Chandra Source Catalog all have OBJECT = CSC.
-    name = spectrum["object"]
-    return str(name if name and name != "CSC" else spectrum["name"])
-
-
-def _key(obsid: Any, obi: Any, region_id: Any) -> tuple[Any, ...] | None:
-    """Identity of a detection, whether its numbers are written as numbers or as text with zeros before."""
-    if any(value is None or value == "" for value in (obsid, obi, region_id)):
-        return None
-    texts = [str(value).strip() for value in (obsid, obi, region_id)]
-    return tuple(int(text) if text.isdigit() else text for text in texts)
-
-
-def _plain(name: Any) -> str | None:
-    return " ".join(str(name).split()).casefold() if name else None
-
-
-def _unique(keys: Sequence[Any]) -> dict[Any, int]:
-    """Places of those keys that stand once; of the others no one can tell which is meant."""
-    times = Counter(keys)
-    return {key: place for place, key in enumerate(keys) if key is not None and times[key] == 1}
-
-
-def _to_arrow(table: "Table", path: Path) -> "pa.Table":
-    """An astropy table as Arrow: missing values stay missing, units and descriptions go into the fields."""
-    import numpy as np
-    import pyarrow as pa
-
-    fields, arrays = [], []
-    for column in table.itercols():
-        if column.ndim > 1 or column.dtype.kind not in "biufU":
-            raise ReadError(f"{path}: column {column.name} should hold one number or text a row; leave it out")
-        values, mask = np.ma.getdata(column), np.ma.getmaskarray(column)
-        plain = [str(value).strip() for value in values] if column.dtype.kind == "U" else np.asarray(values)
-        array = pa.array(plain, pa.string() if column.dtype.kind == "U" else None, mask=mask)
-        known = {"unit": column.unit, "description": column.description}
-        metadata = {key: str(value) for key, value in known.items() if value is not None}
-        fields.append(pa.field(column.name, array.type, metadata=metadata))
-        arrays.append(array)
-    return pa.Table.from_arrays(arrays, schema=pa.schema(fields))

@@ -1,6 +1,5 @@
 """``xlatent embed``: spectra in, a table of latents out; one that fails does not stop the others."""
 
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -32,6 +31,7 @@ from xlatent.workflows.tasks import (
     settings_of,
     tasks_for_parts,
     tasks_for_table,
+    write_failures,
 )
 
 if TYPE_CHECKING:
@@ -412,18 +412,3 @@ def _tell_failures(failed: Sequence[Failure]) -> None:
     for (_, reason), names in alike.items():
         others = f" and {len(names) - 1} more" if len(names) > 1 else ""
         echo_status(f"failed: {names[0]}{others}: {reason}")
-
-
-def write_failures(failures: Sequence[Failure], path: Path) -> None:
-    """Write failures as CSV, whole or not at all."""
-    import csv
-
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("w", newline="", encoding="utf-8") as stream:
-            csv.writer(stream).writerows([Failure._fields, *failures])
-        unfinished.replace(path)
-    except OSError as error:
-        raise WriteError(f"{path} cannot be written: {error.strerror}; choose another folder") from error
-    finally:
-        unfinished.unlink(missing_ok=True)

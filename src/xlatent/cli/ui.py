@@ -97,19 +97,19 @@ def _cell(name: str, value: object) -> str:
 
 
 @contextmanager
-def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """Show progress on stderr, if that is a terminal; gives a function that takes the number done so far."""
+def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
+    """Show progress on stderr, if that is a terminal; gives a function of the number done and, perhaps, of all."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
     columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     if not console.is_terminal:
-        yield lambda done: None
+        yield lambda done, total=None: None
         return
     with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
+        yield lambda done, total=None: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

@@ -9,6 +9,10 @@ class ReadError(XlatentError):
     """A file is missing, is not what was expected, or holds values that make no sense."""
 
 
+class InputError(ReadError):
+    """What a workflow was to read is not there or holds nothing of use, so that nothing was done."""
+
+
 class ResponseError(XlatentError):
     """An ARF or RMF does not fit its spectrum, or none was given where one is needed."""
 

@@ -10,6 +10,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from xlatent.cli.ui import FAILED, abort
+from xlatent.core.atomic import atomic
 from xlatent.core.errors import ModelError
 from xlatent.core.messages import reason, redirect_warnings
 from xlatent.core.version import SOFTWARE
@@ -333,6 +334,20 @@ def _nominal_response(year: int) -> "Response":
     from xlatent.simulate import acis
 
     return acis.response("BI", float(year))
+
+
+def write_failures(failures: Sequence[Failure], path: Path) -> None:
+    """Write failures as CSV, whole or not at all.
+
+    Raises
+    ------
+    WriteError
+        If the file cannot be written there.
+    """
+    import csv
+
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([Failure._fields, *failures])
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
