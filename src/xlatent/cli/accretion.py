@@ -5,10 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli.embed import TABLES
-from xlatent.cli.show import FIGURES
-from xlatent.cli.ui import check_output
 from xlatent.core.errors import ModelError, ParameterError
+from xlatent.core.outputs import FIGURES, TABLES, check_output
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli.embed import TABLES
-from xlatent.cli.ui import check_output, progress_bar
+from xlatent.cli.ui import progress_bar
 from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
+from xlatent.core.outputs import TABLES, check_output
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,10 +5,9 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli.embed import TABLES
 from xlatent.cli.results import names_of
-from xlatent.cli.ui import check_output
 from xlatent.core.errors import ParameterError
+from xlatent.core.outputs import TABLES, check_output
 
 CLASSIFIER = "classifier.onnx"  # in the folder of its model
 

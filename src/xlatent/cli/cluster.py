@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli.embed import TABLES
 from xlatent.cli.results import RESULTS, write
-from xlatent.cli.ui import check_output, print_table
+from xlatent.cli.ui import print_table
+from xlatent.core.outputs import TABLES, check_output
 
 
 class Method(StrEnum):

@@ -10,7 +10,8 @@ import typer
 
 from xlatent.cli.csc_fetch import fetch
 from xlatent.cli.csc_label import label
-from xlatent.cli.ui import USAGE, abort, check_output, echo_status
+from xlatent.cli.ui import USAGE, abort, echo_status
+from xlatent.core.outputs import check_output
 
 if TYPE_CHECKING:
     from astropy.table import Row, Table

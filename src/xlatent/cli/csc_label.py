@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli.ui import USAGE, abort, check_output, echo_status, progress_bar
+from xlatent.cli.ui import USAGE, abort, echo_status, progress_bar
+from xlatent.core.outputs import check_output
 
 if TYPE_CHECKING:
     from astropy.table import Table

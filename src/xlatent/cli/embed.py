@@ -13,25 +13,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xlatent.cli.summary import COUNTED, MANY, SHOWN, summarise
-from xlatent.cli.ui import FAILED, USAGE, abort, check_output, echo_status, progress_bar
+from xlatent.cli.ui import FAILED, USAGE, abort, echo_status, progress_bar
 from xlatent.core.errors import ReadError, WriteError
 from xlatent.core.messages import redirect_warnings
+from xlatent.core.outputs import TABLES, check_output
+from xlatent.workflows.failures import Failure, write_failures
+from xlatent.workflows.parallel import in_order, one_thread_each
 from xlatent.workflows.tasks import (
     Done,
     Embedded,
-    Failure,
     Rows,
     Settings,
     Task,
     embed_part,
     embed_task,
-    in_order,
-    one_thread_each,
     rows_of,
     settings_of,
     tasks_for_parts,
     tasks_for_table,
-    write_failures,
 )
 
 if TYPE_CHECKING:
@@ -41,7 +40,6 @@ if TYPE_CHECKING:
     from xlatent.formats.inputs import Source
     from xlatent.formats.partitions import EmbeddingInfo
 
-TABLES = (".parquet", ".fits", ".vot", ".ecsv")
 _PATIENCE = 2.0  # seconds before a progress bar is worth showing
 
 
@@ -303,7 +301,7 @@ def _to_parts(
         else:
             from xlatent.workflows.dask_cluster import on_cluster
 
-            results = on_cluster(scheduler, work, waiting, parts)
+            results = on_cluster(scheduler, work, waiting, parts, echo_status)
         for task, done in results:
             failed[task.part] = done.failures
             if done.written:

@@ -7,8 +7,9 @@ import typer
 
 from xlatent.cli.regress import warn_derived
 from xlatent.cli.results import RESULTS, names_of, write
-from xlatent.cli.ui import check_output, print_table, progress_bar
+from xlatent.cli.ui import print_table, progress_bar
 from xlatent.core.errors import ParameterError
+from xlatent.core.outputs import check_output
 
 
 def information(

@@ -26,7 +26,7 @@ from xlatent.cli.simulate import simulate
 from xlatent.cli.tracks import tracks
 from xlatent.cli.train import train
 from xlatent.cli.ui import FAILED, INTERRUPTED, USAGE, abort, echo_status
-from xlatent.core.errors import InputError, ReadError, ResponseError, XlatentError
+from xlatent.core.errors import InputError, ReadError, ResponseError, WorkerError, XlatentError
 from xlatent.core.messages import redirect_warnings
 
 
@@ -38,7 +38,7 @@ class _Plain(TyperGroup):
             with redirect_warnings(lambda text: echo_status(f"warning: {text}")):
                 return super().invoke(ctx)
         except XlatentError as error:
-            failed = isinstance(error, ReadError | ResponseError) and not isinstance(error, InputError)
+            failed = isinstance(error, ReadError | ResponseError | WorkerError) and not isinstance(error, InputError)
             abort(error, FAILED if failed else USAGE)
         except BrokenPipeError:
             raise  # the reader of a pipe has left; click knows what to do

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xlatent.cli.results import RESULTS, write
-from xlatent.cli.ui import check_output, print_table, progress_bar
+from xlatent.cli.ui import print_table, progress_bar
 from xlatent.core.errors import ParameterError
+from xlatent.core.outputs import check_output
 
 if TYPE_CHECKING:
     import numpy as np

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli.embed import TABLES
-from xlatent.cli.ui import check_output, print_table, progress_bar
+from xlatent.cli.ui import print_table, progress_bar
+from xlatent.core.outputs import TABLES, check_output
 
 _SHOWN = 10
 _FALSE = 0.1

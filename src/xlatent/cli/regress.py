@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from xlatent.cli.results import RESULTS, names_of, write
-from xlatent.cli.ui import check_output, print_table, progress_bar
+from xlatent.cli.ui import print_table, progress_bar
 from xlatent.core.errors import ParameterError, XlatentWarning
+from xlatent.core.outputs import check_output
 
 _FROM_LATENTS = ("flux_", "photflux_", "hard_")
 

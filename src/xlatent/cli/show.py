@@ -6,14 +6,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xlatent.cli.embed import Kind
-from xlatent.cli.ui import check_output
 from xlatent.core.errors import ReadError
+from xlatent.core.outputs import FIGURES, check_output
 
 if TYPE_CHECKING:
     from xlatent.core.spectrum import Spectrum
     from xlatent.infer.embed import LatentModel
-
-FIGURES = (".png", ".pdf", ".svg")
 
 
 def show(

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from xlatent.cli.results import RESULTS, write
-from xlatent.cli.show import FIGURES
-from xlatent.cli.ui import check_output, print_table
+from xlatent.cli.ui import print_table
 from xlatent.core.errors import ModelError, ParameterError, ReadError
+from xlatent.core.outputs import FIGURES, check_output
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,18 +1,16 @@
-"""The command line, and what its commands share: warnings and errors in one line, outputs checked before the work."""
+"""The command line, and what its commands share: errors in one line, tables and progress on a terminal."""
 
-import os
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 import typer
 
-from xlatent.core.errors import WriteError
-
 if TYPE_CHECKING:
     from astropy.table import Table
+    from rich.progress import Progress
 
 FAILED, USAGE, INTERRUPTED = 1, 2, 130
 
@@ -26,25 +24,6 @@ def abort(reason: object, code: int) -> NoReturn:
     """End the command with one sentence on stderr."""
     echo_status(f"error: {reason}")
     raise typer.Exit(code)
-
-
-def check_output(path: Path, suffixes: Sequence[str]) -> None:
-    """Make sure, before any work, that a file can be written.
-
-    Raises
-    ------
-    WriteError
-        If its suffix is another than those of ``suffixes``, or its folder is missing or not writable.
-    """
-    if path.suffix not in suffixes:
-        found = f"suffix {path.suffix!r}" if path.suffix else "no suffix"
-        raise WriteError(f"{path} has {found}, and the output's format is chosen by it: use {', '.join(suffixes)}")
-    if not path.parent.is_dir():
-        raise WriteError(f"{path}: there is no folder {path.parent}; make it first")
-    if path.is_dir() or not os.access(path.parent, os.W_OK):
-        raise WriteError(
-            f"{path} cannot be written: {'it is a folder' if path.is_dir() else 'its folder is read-only'}"
-        )
 
 
 def print_table(
@@ -97,19 +76,37 @@ def _cell(name: str, value: object) -> str:
 
 
 @contextmanager
-def progress_bar(what: str, total: int | None = None) -> Iterator[Callable[..., None]]:
-    """Show progress on stderr, if that is a terminal; gives a function of the number done and, perhaps, of all."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+def progress_bar(what: str, total: int | None = None, wait: float = 0.0) -> Iterator[Callable[..., None]]:
+    """Show progress on stderr, if that is a terminal; gives a function of the number done and, perhaps, of all.
 
-    console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    if not console.is_terminal:
-        yield lambda done, total=None: None
-        return
-    with Progress(*columns, console=console) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done, total=None: bar.update(task, completed=done, total=total)
+    Parameters
+    ----------
+    what : str
+        Name of what is counted.
+    total : int, optional
+        Number of all, where it is known before.
+    wait : float
+        Seconds before the bar is worth showing.
+    """
+    began = time.monotonic()
+    bar: Progress | None = None
+    with ExitStack() as open_bars:
+
+        def advance(done: int, total: int | None = total) -> None:
+            nonlocal bar
+            if bar is None and sys.stderr.isatty() and time.monotonic() - began >= wait:
+                from rich.console import Console
+                from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+                columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+                bar = open_bars.enter_context(Progress(*columns, console=Console(stderr=True)))
+                bar.add_task(what, total=total)
+            if bar is not None:
+                bar.update(bar.task_ids[0], completed=done, total=total)
+
+        if total is not None and not wait:
+            advance(0)
+        yield advance
 
 
 @contextmanager

@@ -29,6 +29,10 @@ class ParameterError(XlatentError, ValueError):
     """An argument has the wrong shape, unit or range."""
 
 
+class WorkerError(XlatentError):
+    """Processes or machines that shared the work were lost, or see other files or another xlatent."""
+
+
 class XlatentWarning(UserWarning):
     """Something was repaired or passed over while reading.
 

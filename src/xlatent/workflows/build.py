@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xlatent.core.errors import InputError, ReadError, WriteError, XlatentWarning
 from xlatent.core.messages import reason, redirect_warnings
-from xlatent.workflows.tasks import Failure, batches, in_order, write_failures
+from xlatent.workflows.failures import Failure, write_failures
+from xlatent.workflows.parallel import batches, in_order
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -7,10 +7,10 @@ from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from xlatent.cli.ui import FAILED, USAGE, abort, echo_status
-from xlatent.core.errors import ModelError, WriteError
+from xlatent.core.errors import ModelError, ParameterError, WorkerError, WriteError
 from xlatent.core.messages import reason
-from xlatent.workflows.tasks import Done, Failure, Task, all_failed
+from xlatent.workflows.failures import Failure
+from xlatent.workflows.tasks import Done, Task, all_failed
 
 if TYPE_CHECKING:
     from xlatent.formats.partitions import Parts
@@ -24,7 +24,11 @@ _SAME = "install the same xlatent, and what it needs, for this command, the sche
 
 
 def on_cluster(
-    address: str, work: Callable[[Task], Done], tasks: Sequence[Task], parts: "Parts"
+    address: str,
+    work: Callable[[Task], Done],
+    tasks: Sequence[Task],
+    parts: "Parts",
+    on_status: Callable[[str], None],
 ) -> Iterator[tuple[Task, Done]]:
     """Have the workers of a scheduler do all tasks, in any order.
 
@@ -40,15 +44,28 @@ def on_cluster(
     tasks : sequence of Task
     parts : Parts
         Where they are written.
+    on_status : callable
+        Takes sentences on how the cluster is.
 
     Yields
     ------
     Each task with what is to be told of it.
+
+    Raises
+    ------
+    ParameterError
+        If distributed is not installed, or no scheduler answers.
+    WorkerError
+        If the scheduler is lost for long, or its workers cannot run the tasks.
+    ModelError, WriteError
+        As the work raises them.
     """
     try:
         from distributed import Client
-    except ModuleNotFoundError:
-        abort('distributed is not installed, and --scheduler needs it: pip install "xlatent[cluster]"', USAGE)
+    except ModuleNotFoundError as error:
+        raise ParameterError(
+            'distributed is not installed, and --scheduler needs it: pip install "xlatent[cluster]"'
+        ) from error
     for name in logging.root.manager.loggerDict:
         if name.partition(".")[0] in _ITS_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # of what goes wrong we speak ourselves
@@ -61,18 +78,19 @@ def on_cluster(
             client = Client(address, timeout=_TIMEOUT)
         except (OSError, ValueError) as error:
             if first:
-                abort(f"no Dask scheduler answers at {address} ({_first_line(error)}); check the address", USAGE)
+                raise ParameterError(
+                    f"no Dask scheduler answers at {address} ({_first_line(error)}); check the address"
+                ) from None
             if time.monotonic() - (lost or 0.0) > _PATIENCE:
-                abort(
+                raise WorkerError(
                     f"the scheduler at {address} was lost and is not back after {_PATIENCE:.0f} s; give the command "
-                    "again when it is, and it goes on where it was",
-                    FAILED,
-                )
+                    "again when it is, and it goes on where it was"
+                ) from None
             time.sleep(1.0)
             continue
         try:
             if first:
-                _introduce(client)
+                _introduce(client, on_status)
             else:
                 # What workers finished after the scheduler was gone.
                 for file, there in parts.written(list(missing)).items():
@@ -91,17 +109,17 @@ def on_cluster(
                     yield missing.pop(file), done or _not_done(task, _DIED)
         except (OSError, CancelledError):
             lost = time.monotonic()
-            echo_status(f"the scheduler at {address} is gone; waiting for it")
+            on_status(f"the scheduler at {address} is gone; waiting for it")
         finally:
             client.close(timeout=2)
 
 
-def _introduce(client: Any) -> None:
+def _introduce(client: Any, on_status: Callable[[str], None]) -> None:
     info = client.scheduler_info()
     if "dashboard" in info["services"]:
-        echo_status(f"dashboard: {client.dashboard_link}")
+        on_status(f"dashboard: {client.dashboard_link}")
     if not info["workers"]:
-        echo_status("the scheduler has no workers yet; waiting for some")
+        on_status("the scheduler has no workers yet; waiting for some")
 
 
 def _results(client: Any, work: Callable[[Task], Done], tasks: Sequence[Task]) -> Iterator[tuple[str, Done | None]]:
@@ -129,7 +147,7 @@ def _results(client: Any, work: Callable[[Task], Done], tasks: Sequence[Task]) -
             elif isinstance(error, ModelError | WriteError):
                 raise error
             elif isinstance(error, ImportError) or "deserializ" in str(error):
-                abort(f"the cluster cannot run the tasks of xlatent ({_first_line(error)}); {_SAME}", FAILED)
+                raise WorkerError(f"the cluster cannot run the tasks of xlatent ({_first_line(error)}); {_SAME}")
             else:
                 yield task.part, _not_done(task, reason(error))
     finally:

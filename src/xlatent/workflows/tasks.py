@@ -1,19 +1,17 @@
 """What a worker of ``xlatent embed`` does in one go, wherever it runs: some rows of a store, or some files."""
 
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache, lru_cache
-from itertools import accumulate, islice
+from itertools import accumulate
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
-from xlatent.cli.ui import FAILED, abort
-from xlatent.core.atomic import atomic
 from xlatent.core.errors import ModelError
 from xlatent.core.messages import reason, redirect_warnings
 from xlatent.core.version import SOFTWARE
+from xlatent.workflows.failures import Failure
+from xlatent.workflows.parallel import batches
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -30,17 +28,6 @@ TOGETHER = 512
 _FEW, _MANY = 32, 64  # the same of files, whose responses are in memory too
 _FILES_IN_PART = 1024
 _DRAWN, _DRAWN_IN_PART = 8, 64  # spectra of a task with draws from the posterior, a second each
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
-
-
-class Failure(NamedTuple):
-    """A spectrum that was not embedded, and why."""
-
-    name: str
-    file: str
-    reason: str
 
 
 class Rows(NamedTuple):
@@ -334,79 +321,3 @@ def _nominal_response(year: int) -> "Response":
     from xlatent.simulate import acis
 
     return acis.response("BI", float(year))
-
-
-def write_failures(failures: Sequence[Failure], path: Path) -> None:
-    """Write failures as CSV, whole or not at all.
-
-    Raises
-    ------
-    WriteError
-        If the file cannot be written there.
-    """
-    import csv
-
-    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
-        csv.writer(stream).writerows([Failure._fields, *failures])
-
-
-def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Cut items into lists of some length; the last may be shorter."""
-    waiting = iter(items)
-    while batch := list(islice(waiting, size)):
-        yield batch
-
-
-def one_thread_each() -> None:
-    """Keep linear algebra to one thread in each process: on matrices as small as these, two wait for each other.
-
-    The variables are read when the libraries are loaded.
-    """
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
-
-
-def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
-    """Results of some work on all items, in order, from this process or from several; few are in memory at once."""
-    if workers == 1:
-        yield from map(work, items)
-        return
-    import multiprocessing
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-
-    one_thread_each()
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_live_with_parent)
-    waiting: deque = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) >= 4 * workers:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool:
-        abort("a worker process died, perhaps for want of memory; use fewer --workers", FAILED)
-    except BaseException:
-        # What they are at is not waited for: files are written whole or not at all.
-        for worker in multiprocessing.active_children():
-            worker.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _live_with_parent() -> None:
-    """Leave interrupts to the parent process, and end when it is killed."""
-    import multiprocessing
-    import signal
-    from threading import Thread
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-
-    def follow() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(FAILED)
-
-    Thread(target=follow, daemon=True).start()

@@ -1,0 +1,27 @@
+"""Options that several commands share, each with its one text; a command gives the default."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from xlatent.core.outputs import FIGURES, TABLES
+
+ModelOption = Annotated[
+    str | None, typer.Option(help="Name of a model or folder of a bundle; the shipped one if not given.")
+]
+WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
+TableOutput = Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)]
+FigureOutput = Annotated[Path, typer.Option(help=f"Figure to write: {', '.join(FIGURES)}.", show_default=False)]
+JoinOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Another table with name and the columns; its values before the table's own."),
+]
+FailuresOption = Annotated[
+    Path | None, typer.Option(help="CSV file for the names, files and reasons of spectra that failed.")
+]
+
+# Companions of all spectra of a call.
+ArfOption = Annotated[Path | None, typer.Option(help="ARF of every spectrum of this call, or 'none'.")]
+RmfOption = Annotated[Path | None, typer.Option(help="RMF of every spectrum of this call, or 'none'.")]
+BackgroundOption = Annotated[Path | None, typer.Option(help="Background of every spectrum of this call, or 'none'.")]
