@@ -27,7 +27,7 @@ from xlatent.formats.inputs import Source, find
 from xlatent.infer.embed import LatentModel, load_model
 from xlatent.infer.observation import Observation, prepare
 from xlatent.infer.quantities import posterior_draws
-from xlatent.infer.refine import AMPLITUDE_WIDTH, Posterior, amplitude_centre, objective, source_counts
+from xlatent.infer.refine import AMPLITUDE_WIDTH, RefinedFits, amplitude_centre, objective, source_counts
 from xlatent.infer.sample import sample
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "spectra"
@@ -122,9 +122,9 @@ def compare(name: str, source: Source) -> dict[str, Any]:
     }
 
 
-def without_errors(posterior: Posterior) -> Posterior:
+def without_errors(posterior: RefinedFits) -> RefinedFits:
     """The posterior of a decoder that makes no errors, which is what the chain samples."""
-    return replace(posterior, moved=posterior.moved[:, :, :0], log_flux=posterior.log_flux[:, :0])
+    return replace(posterior, error_modes=posterior.error_modes[:, :, :0], log_flux=posterior.log_flux[:, :0])
 
 
 def long_chain(

@@ -20,7 +20,7 @@ from xlatent.core.grid import ModelGrid
 from xlatent.core.spectrum import Spectrum
 from xlatent.infer.embed import load_model
 from xlatent.infer.observation import prepare
-from xlatent.infer.refine import Posterior
+from xlatent.infer.refine import RefinedFits
 from xlatent.infer.sample import sample
 
 SEED = 64_000
@@ -97,7 +97,7 @@ def _ranks(
     return *both, effective
 
 
-def _gaussian(rng: np.random.Generator, posterior: Posterior) -> Float[np.ndarray, "n n_draws latents_1"]:
+def _gaussian(rng: np.random.Generator, posterior: RefinedFits) -> Float[np.ndarray, "n n_draws latents_1"]:
     """Draws that are new for every spectrum: those of a table are common to all, and their gaps would show in ranks."""
     centre = np.column_stack([posterior.z, posterior.log_amplitude])
     root = np.linalg.cholesky(posterior.statistical)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlatent.core.errors import ParameterError
-from xlatent.core.grid import ModelGrid, sensitivity
+from xlatent.core.grid import ModelGrid, reference_response_moments
 from xlatent.core.spectrum import Response
 from xlatent.formats import ogip_spectrum
 from xlatent.simulate import acis, continuum
@@ -74,7 +74,7 @@ def test_projection_is_what_its_definition_says(n, seed):
     common = np.minimum(hi, GRID.energy[1:, None]) - np.maximum(lo, GRID.energy[:-1, None])
     share = np.maximum(common, 0.0) / GRID.energy_width[:, None]
     expected = (share * area) @ redistribution.toarray()[:, mask]
-    native = GRID.native(response, mask)
+    native = GRID.native_response(response, mask)
     np.testing.assert_allclose(native, expected, rtol=1e-12, atol=1e-13 * max(expected.max(), 1.0))
     centre = 0.5 * (edges[1:] + edges[:-1])[mask]
     inside = (centre >= GRID.chan[:-1, None]) & (centre < GRID.chan[1:, None])
@@ -110,9 +110,9 @@ def test_masked_channels_are_masked_in_the_response_too(response):
 def test_sensitivity_tells_sharp_from_blurred(response):
     energy = np.log(GRID.energy_mid)
     matrix = GRID.project(response)
-    _, spread = sensitivity(GRID.reference[None], matrix, energy)
+    _, spread = reference_response_moments(GRID.reference[None], matrix, energy)
     blurred = np.apply_along_axis(lambda row: np.convolve(row, np.ones(9) / 9, mode="same"), 1, matrix)
-    _, wider = sensitivity(GRID.reference[None], blurred, energy)
+    _, wider = reference_response_moments(GRID.reference[None], blurred, energy)
     assert np.mean(wider > spread) > 0.95
     # At 6 keV ACIS-S3 has a full width of about 150 eV: 1.1 per cent of the energy in standard deviation.
     at_six = np.searchsorted(GRID.chan, 6.0)

@@ -7,7 +7,7 @@ from scipy.stats import ortho_group
 
 from xlatent.core.spectrum import Spectrum
 from xlatent.infer.embed import load_model
-from xlatent.infer.observation import encode, prepare, untempered
+from xlatent.infer.observation import encode, prepare, undo_beta_weighting
 from xlatent.simulate import acis, population
 
 
@@ -19,7 +19,7 @@ def test_tempering_is_undone_exactly_for_gaussians(seed, beta):
     x, unit = rng.standard_normal(4), np.eye(4)
     learnt_mean = np.linalg.solve(data + beta * unit, data @ x)
     learnt_covariance = np.linalg.inv(data / beta + unit)
-    mean, covariance = untempered(learnt_mean[None], learnt_covariance[None], beta)
+    mean, covariance = undo_beta_weighting(learnt_mean[None], learnt_covariance[None], beta)
     np.testing.assert_allclose(covariance[0], np.linalg.inv(data + unit), rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(mean[0], np.linalg.solve(data + unit, data @ x), rtol=1e-6, atol=1e-9)
 
@@ -49,5 +49,5 @@ def test_two_views_of_one_source_differ_as_their_errors_say():
 
 def test_the_whole_prior_needs_no_correction():
     mean, covariance = np.ones((1, 8)), np.eye(8)[None] * 0.3
-    found = untempered(mean, covariance, 1.0)
+    found = undo_beta_weighting(mean, covariance, 1.0)
     assert found[0] is mean and found[1] is covariance

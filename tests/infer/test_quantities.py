@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from xlatent.infer.embed import load_model
 from xlatent.infer.observation import prepare
 from xlatent.infer.quantities import drawn_fluxes, posterior_draws, quantiles, quantities
-from xlatent.infer.refine import Decoder, Posterior
+from xlatent.infer.refine import Decoder, RefinedFits
 from xlatent.simulate.reference import reference_spectra
 
 
@@ -19,7 +19,7 @@ def posterior(covariance, moved=None, log_flux=None):
     log_flux = np.zeros((n, moved.shape[2], 4)) if log_flux is None else log_flux
     centre = np.full((n, k - 1), 2.0), np.full(n, -3.0)
     decoded = np.zeros((n, 4), dtype=np.float32), np.zeros((n, k - 1, 4), dtype=np.float32)
-    return Posterior(*centre, covariance, nothing, nothing, nothing, moved, log_flux, nothing, *decoded)
+    return RefinedFits(*centre, covariance, nothing, nothing, nothing, moved, log_flux, nothing, *decoded)
 
 
 def test_widths_and_centre():

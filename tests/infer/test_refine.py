@@ -27,7 +27,7 @@ def response():
 def observed(model, response, rng, z, counts, background=0.0, ratio=10.0):
     """Draw a spectrum from the decoder's own spectrum at z, so that the model is exactly right."""
     empty = Spectrum(np.zeros(1024), 1e4, response=response)
-    matrix = model.grid.native(response, np.ones(1024, dtype=bool)) * empty.exposure
+    matrix = model.grid.native_response(response, np.ones(1024, dtype=bool)) * empty.exposure
     mean = np.exp(model._decoder.log_flux(z[None])[0]) @ matrix
     scale = counts / mean[empty.select(0.5, 8.0)].sum()
     off = None
@@ -45,7 +45,7 @@ def test_the_gradient_is_that_of_the_objective(model, response, background):
     rng = np.random.default_rng(1)
     z = rng.standard_normal(8)
     observation, _ = observed(model, response, rng, z, 800.0, background)
-    fits = refinement._Fits(model._decoder, [observation], z[None] + 0.1, False)
+    fits = refinement._BatchedFit(model._decoder, [observation], z[None] + 0.1, False)
 
     def objective(point):
         source = refinement.source_counts(observation, point[None], model._decoder.log_flux(point[None, :8]))
@@ -67,7 +67,7 @@ def test_moving_keeps_the_objective_of_the_point(model, response, background):
     few = acis.response("FI", 2020.0, 5.0)
     observations = [observed(model, r, rng, rng.standard_normal(8), 300.0, background)[0] for r in (response, few)]
     observations.append(replace_channels(observations[0], 200))
-    fits = refinement._Fits(model._decoder, observations, rng.standard_normal((3, 8)), False)
+    fits = refinement._BatchedFit(model._decoder, observations, rng.standard_normal((3, 8)), False)
     rows = np.arange(3)
     for _ in range(6):
         before, at = fits._objective.copy(), fits.theta.copy()
@@ -148,8 +148,8 @@ def test_a_fit_that_ends_in_the_wrong_place_starts_again(model, response):
     rng = np.random.default_rng(9)
     truths = rng.standard_normal((16, 8))
     observations = [observed(model, response, rng, z, 30000.0)[0] for z in truths]
-    once = refinement._Fits(model._decoder, observations, -truths, False)
-    refinement._walk(once, False, 60)
+    once = refinement._BatchedFit(model._decoder, observations, -truths, False)
+    refinement._levenberg_marquardt(once, False, 60)
     begin = refinement.Proposal(observations, -truths, np.tile(np.eye(8), (16, 1, 1)))
     [again] = refinement.refine(model._decoder, [begin])
     wrong = (again.statistic - again.expected) / again.sigma > 5.0

@@ -27,7 +27,7 @@ def spectrum_of(model, rng, z, counts, background=0.0):
     """Draw a spectrum from the decoder's own spectrum at z, so that the model is exactly right."""
     response = acis.response("BI", 2008.0, 1.0)
     empty = Spectrum(np.zeros(1024), 1e4, response=response)
-    folded = np.exp(model._decoder.log_flux(z[None])[0]) @ model.grid.native(response, np.ones(1024, dtype=bool))
+    folded = model.decode(z) @ model.grid.native_response(response, np.ones(1024, dtype=bool))
     mean = folded * counts / folded[empty.select(0.5, 8.0)].sum()
     off = None
     level = np.full(1024, background / 514)

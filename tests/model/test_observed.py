@@ -18,7 +18,7 @@ from xlatent.core.spectrum import Spectrum  # noqa: E402
 from xlatent.formats.store import open_store, write  # noqa: E402
 from xlatent.model import observed, train  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
-from xlatent.model.observed import Observed, better, halves, smoothed, unusable  # noqa: E402
+from xlatent.model.observed import Observed, compare_scores, exclusion_reason, smoothed, split_counts  # noqa: E402
 from xlatent.model.preset import Network, Training, load_preset  # noqa: E402
 from xlatent.simulate.observe import Observatory  # noqa: E402
 from xlatent.simulate.reference import reference_spectra  # noqa: E402
@@ -121,7 +121,7 @@ def test_what_is_of_no_use_is_passed_over_and_counted(tmp_path, spectra):
         replace(good[0], response=replace(own, energy_lo=10 * own.energy_lo, energy_hi=10 * own.energy_hi)),
         replace(good[0], response=replace(own, area=np.zeros(GRID.n_energy))),
     ]  # fmt: skip
-    assert [unusable(s, GRID) is None for s in (*good, *odd)] == [True] * 12 + [False] * 5
+    assert [exclusion_reason(s, GRID) is None for s in (*good, *odd)] == [True] * 12 + [False] * 5
     write([*good, *odd], tmp_path / "s", {"split": ["train"] * 6 + ["validation"] * 6 + ["train"] * 5})
     found = Observed(tmp_path / "s", GRID)
     assert found.train.tolist() == list(range(6)) and found.passed_over.total() == 5
@@ -138,7 +138,7 @@ def test_halves_add_up(counts, seed):
     counts = np.array(counts, dtype=float)
     background = Spectrum(counts[::-1].copy(), 3000.0, backscale=10.0)
     whole = Spectrum(counts, 1000.0, background=background)
-    first, second = halves(whole, np.random.default_rng(seed))
+    first, second = split_counts(whole, np.random.default_rng(seed))
     np.testing.assert_array_equal(first.counts + second.counts, counts)
     np.testing.assert_array_equal(first.background.counts + second.background.counts, background.counts)
     for half in (first, second):
@@ -149,7 +149,7 @@ def test_halves_add_up(counts, seed):
 def test_halves_of_a_poisson_spectrum_are_independent_poisson_spectra():
     rng, mean = np.random.default_rng(3), 9.0
     whole = Spectrum(rng.poisson(mean, 200_000).astype(float), 1.0)
-    first, second = (half.counts for half in halves(whole, rng))
+    first, second = (half.counts for half in split_counts(whole, rng))
     for half in (first, second):
         assert half.mean() == pytest.approx(mean / 2, rel=0.01) and half.var() == pytest.approx(mean / 2, rel=0.02)
     assert abs(np.corrcoef(first, second)[0, 1]) < 4 / np.sqrt(200_000)
@@ -162,7 +162,7 @@ def test_the_truth_scores_as_noise_does_and_better_than_anything_else(data, spec
     # About one a bin that has counts; no more than a few per cent of it for amplitude and background.
     assert 0.3 * GRID.n_chan < truth.mean() < 1.25 * GRID.n_chan
     for wrong in (tilted, absorbed):
-        found = better(wrong, truth)
+        found = compare_scores(wrong, truth)
         assert found["better_by"] > 2 * found["standard_error"] and found["share_better"] > 0.8
     np.testing.assert_array_equal(truth, data.held_out(Oracle(photons)))  # the same split every time
 
@@ -190,7 +190,7 @@ def test_the_expected_background_keeps_its_sum_and_is_nowhere_nothing():
 
 
 def test_better_by_how_much():
-    found = better(np.array([3.0, 5.0, 4.0]), np.array([1.0, 4.0, 4.0]))
+    found = compare_scores(np.array([3.0, 5.0, 4.0]), np.array([1.0, 4.0, 4.0]))
     assert found["better_by"] == pytest.approx(1.0) and found["standard_error"] == pytest.approx(1 / np.sqrt(3))
     assert found["share_better"] == pytest.approx(2 / 3) and found["spectra"] == 3
 

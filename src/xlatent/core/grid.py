@@ -90,7 +90,7 @@ class ModelGrid:
         use = mask & (bins >= 0)
         return np.bincount(bins[use], weights=counts[use], minlength=self.n_chan)
 
-    def native(
+    def native_response(
         self, response: Response, mask: Bool[np.ndarray, " n_chan_native"]
     ) -> Float[np.ndarray, "n_energy n_selected"]:
         """Response from intrinsic bins to the selected native channels, in cm².
@@ -108,7 +108,7 @@ class ModelGrid:
         response: Response,
         mask: Bool[np.ndarray, " n_chan_native"],
     ) -> Float[np.ndarray, "n_energy n_chan"]:
-        """Sum the selected native channels of `native` into detector bins."""
+        """Sum the selected native channels of `native_response` into detector bins."""
         bins = self.channel_bins(response)[mask]
         inside = bins >= 0
         begins = np.concatenate([[0], np.cumsum(inside)])
@@ -132,7 +132,7 @@ class ModelGrid:
         """
         if mask is None:
             mask = np.ones(len(response.chan_lo), dtype=bool)
-        return self.rebin(self.native(response, mask), response, mask)
+        return self.rebin(self.native_response(response, mask), response, mask)
 
     def overlap(self, response: Response) -> scipy.sparse.csr_array:
         """Area times the fraction of each intrinsic bin in each native energy bin, ``[n_energy, n_native]``."""
@@ -149,7 +149,7 @@ class ModelGrid:
         return scipy.sparse.csr_array((area[seen], (rows, native[seen])), shape=(self.n_energy, len(lo)))
 
 
-def sensitivity(weights: Any, matrix: Any, log_energy: Any) -> tuple[Any, Any]:
+def reference_response_moments(weights: Any, matrix: Any, log_energy: Any) -> tuple[Any, Any]:
     """How each detector bin sees the reference spectrum: how many photons, and how sharply.
 
     Parameters

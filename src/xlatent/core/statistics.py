@@ -135,17 +135,17 @@ def wstat(
     ----------
     XSPEC manual, appendix B, "Poisson data with Poisson background (cstat)".
     """
-    return wstat_beside(n_on, n_off, model, alpha, wstat_background(n_on, n_off, model, alpha))
+    return wstat_given_background(n_on, n_off, model, alpha, wstat_background(n_on, n_off, model, alpha))
 
 
-def wstat_beside(
+def wstat_given_background(
     n_on: Float[np.ndarray, " ..."],
     n_off: Float[np.ndarray, " ..."],
     model: Float[np.ndarray, " ..."],
     alpha: float | Float[np.ndarray, " ..."],
     background: Float[np.ndarray, " ..."],
 ) -> Float[np.ndarray, " ..."]:
-    """`wstat`, with what `wstat_background` has found already."""
+    """Compute `wstat` with what `wstat_background` has found already."""
     seen = np.maximum(model, TRUNCATION) + alpha * background
     return 2.0 * (_divergence(n_on, seen) + _divergence(n_off, background))
 

@@ -10,7 +10,7 @@ from xlatent.core.spectrum import Spectrum
 from xlatent.infer.decoder_errors import LARGEST, ModelErrors, weight
 from xlatent.infer.embed import POOR_FIT_SIGMA, LatentModel
 from xlatent.infer.observation import Observation, encode, prepare
-from xlatent.infer.refine import Posterior, Proposal, refine
+from xlatent.infer.refine import Proposal, RefinedFits, refine
 
 # Enough for what a CCD resolves in broad bands. With more the fit takes up what the flux of a band then lacks.
 _SHAPES = 20
@@ -63,7 +63,7 @@ def model_errors(
 
 def _fitted(
     model: LatentModel, spectra: Sequence[Spectrum], errors: ModelErrors | None
-) -> Iterator[tuple[Posterior, list[Observation]]]:
+) -> Iterator[tuple[RefinedFits, list[Observation]]]:
     """Posteriors, as if these were the errors of the model."""
     for begin in range(0, len(spectra), _CHUNK):
         observations = [prepare(s, model.grid) for s in spectra[begin : begin + _CHUNK]]

@@ -93,7 +93,7 @@ def weight(counts: Float[np.ndarray, "*n n_energy"]) -> Float[np.ndarray, "*n n_
 
 
 @dataclass(frozen=True, eq=False)
-class Moved:
+class DecoderErrorShift:
     """What errors of the decoder do to ``n`` posteriors, for independent errors of unit variance.
 
     Attributes
@@ -111,7 +111,7 @@ class Moved:
     excess: Float[np.ndarray, " n"]
 
 
-def moved(
+def propagate_decoder_errors(
     errors: ModelErrors,
     shapes: Float[np.ndarray, "n k n_energy"],
     changes: Float[np.ndarray, "n k n_selected"],
@@ -120,7 +120,7 @@ def moved(
     precision: Float[np.ndarray, " latents_1"],
     excess: Float[np.ndarray, " n"],
     sigma: Float[np.ndarray, " n"],
-) -> Moved:
+) -> DecoderErrorShift:
     """Work out how errors of the decoder move the fits of spectra.
 
     The fit minimises a statistic that knows nothing of such errors, so that each shifts it as data would that were
@@ -158,7 +158,7 @@ def moved(
     size = errors.size(excess, sigma, mean, 2.0 * np.sum(seen**2, axis=(1, 2)))
     free = np.linalg.inv(information + _TINY * np.eye(len(precision)))
     root = _root(cross, (free * precision) @ fitted, size)  # the difference of the two without loss
-    return Moved(-shift @ root, root.astype(shapes.dtype) @ shapes, errors.largest * mean)
+    return DecoderErrorShift(-shift @ root, root.astype(shapes.dtype) @ shapes, errors.largest * mean)
 
 
 def _root(

@@ -17,7 +17,7 @@ from xlatent.core.version import SOFTWARE
 from xlatent.infer.decoder_errors import FILE, ModelErrors
 from xlatent.infer.observation import Observation, encode, prepare
 from xlatent.infer.quantities import LEVELS, Draws, drawn_fluxes, posterior_draws, quantiles, quantities
-from xlatent.infer.refine import Decoder, Posterior, Proposal, refine
+from xlatent.infer.refine import Decoder, Proposal, RefinedFits, refine
 from xlatent.infer.sample import sample, with_moments_of
 
 _GROUP = 128  # spectra side by side: enough for matrix products at full speed, little enough for the caches
@@ -263,8 +263,8 @@ class LatentModel:
         )
 
     def _draw(
-        self, observations: list[Observation], fitted: Posterior, kind: str
-    ) -> tuple[Posterior, Draws, np.ndarray]:
+        self, observations: list[Observation], fitted: RefinedFits, kind: str
+    ) -> tuple[RefinedFits, Draws, np.ndarray]:
         """Posterior, draws from it and their effective number, NaN where it is taken for a Gaussian."""
         if kind == "gaussian":
             return fitted, posterior_draws(fitted), np.full(len(observations), np.nan)
@@ -276,12 +276,12 @@ class LatentModel:
         """Band fluxes of draws, quickly where a normal distribution is close enough to the posterior anyway."""
         return drawn_fluxes(self._decoder, draws, self.grid, self._fluxes if gaussian else None)
 
-    def _posteriors(self, observed: Sequence[list[Observation]], exact: bool) -> Iterator[Posterior]:
+    def _posteriors(self, observed: Sequence[list[Observation]], exact: bool) -> Iterator[RefinedFits]:
         proposals = [Proposal(group, *encode(self._encoder, group, self.info.beta)) for group in observed]
         frozen = not (exact and self.info.probabilistic)
         return refine(self._decoder, proposals, frozen=frozen, errors=self.errors)
 
-    def _posterior(self, observations: list[Observation], exact: bool) -> Posterior:
+    def _posterior(self, observations: list[Observation], exact: bool) -> RefinedFits:
         [posterior] = self._posteriors([observations], exact)
         return posterior
 
@@ -289,7 +289,7 @@ class LatentModel:
         self,
         spectra: Sequence[Spectrum],
         observations: list[Observation],
-        posterior: Posterior,
+        posterior: RefinedFits,
         draws: Draws,
         ess: np.ndarray,
     ) -> dict[str, np.ndarray]:
@@ -325,7 +325,7 @@ def _by_response(spectra: Sequence[Spectrum]) -> list[int]:
     return sorted(range(len(spectra)), key=lambda i: first.setdefault(id(spectra[i].response), i))
 
 
-def _flags(o: Observation, posterior: Posterior, i: int, has_prior: bool) -> list[str]:
+def _flags(o: Observation, posterior: RefinedFits, i: int, has_prior: bool) -> list[str]:
     flags = []
     counts, off = float(o.n_on.sum()), o.alpha * o.n_off
     net, variance = counts - float(off.sum()), counts + float(o.alpha @ off)

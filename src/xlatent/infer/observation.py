@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int
 
 from xlatent.core.errors import ResponseError
-from xlatent.core.grid import ModelGrid, sensitivity
+from xlatent.core.grid import ModelGrid, reference_response_moments
 from xlatent.core.spectrum import Response, Spectrum
 
 # The background is averaged over as many channels as make its mean good to a tenth, but no more than the wider features
@@ -94,7 +94,7 @@ def _project(
         if np.any(areascale != 1.0):
             area = area * np.broadcast_to(areascale, len(mask))[mask]
             on_grid = grid.rebin(area, response, mask)
-        unit, spread = sensitivity(grid.reference[None], on_grid, np.log(grid.energy_mid))
+        unit, spread = reference_response_moments(grid.reference[None], on_grid, np.log(grid.energy_mid))
         bins = grid.channel_bins(response)[mask] + 1
         known[key] = _Projection(area.astype(np.float32), on_grid.astype(np.float32), unit[0], spread[0], bins)
     return known[key]
@@ -118,7 +118,7 @@ def _native(
     if isinstance(both, int):
         _shared[key] = both + 1
         if both < _MANY:
-            area = grid.native(response, mask)
+            area = grid.native_response(response, mask)
             return area, grid.rebin(area, response, mask)
         dense = matrix[:, np.flatnonzero(mask)].toarray()
         both = _shared[key] = np.hstack([dense, grid.rebin(dense, response, mask)])
@@ -197,10 +197,10 @@ def encode(
     wanted = [i.name for i in session.get_inputs()]  # a preset may leave some inputs out of its graph
     inputs = {name: np.stack([o.features[name] for o in observations]).astype(np.float32) for name in wanted}
     mean, factor = (np.asarray(x, dtype=np.float64) for x in session.run(["z_mean", "z_factor"], inputs))
-    return untempered(mean, factor @ factor.transpose(0, 2, 1), beta)
+    return undo_beta_weighting(mean, factor @ factor.transpose(0, 2, 1), beta)
 
 
-def untempered(
+def undo_beta_weighting(
     mean: Float[np.ndarray, "n latents"], covariance: Float[np.ndarray, "n latents latents"], beta: float
 ) -> tuple[Float[np.ndarray, "n latents"], Float[np.ndarray, "n latents latents"]]:
     """Posterior under the whole prior, from one learnt with the divergence weighted by ``beta``.

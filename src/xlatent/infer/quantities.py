@@ -10,7 +10,7 @@ from scipy.special import stdtrit
 from xlatent.core.bands import FLUX_BANDS, HARDNESS_RATIOS, column, flux_weights, hardness
 from xlatent.core.grid import ModelGrid
 from xlatent.infer.decoder_errors import LARGEST
-from xlatent.infer.refine import Decoder, Posterior
+from xlatent.infer.refine import Decoder, RefinedFits
 
 N_DRAWS = 100
 LEVELS = (0.15865, 0.5, 0.84135)  # the central 68 %
@@ -30,14 +30,14 @@ class Draws:
 
     Attributes
     ----------
-    posterior : Posterior
+    posterior : RefinedFits
     theta : array [n, n_draws, latents + 1]
         z and ln amplitude.
     errors : array [n_draws, k]
-        What the posterior's ``moved``, which is in theta, and ``log_flux``, which is not, are multiplied by.
+        What the posterior's ``error_modes``, which is in theta, and ``log_flux``, which is not, are multiplied by.
     """
 
-    posterior: Posterior
+    posterior: RefinedFits
     theta: Float[np.ndarray, "n n_draws latents_1"]
     errors: Float[np.ndarray, "n_draws k"]
 
@@ -49,7 +49,7 @@ class Draws:
 
 
 def posterior_draws(
-    posterior: Posterior, n: int = N_DRAWS, exact: Float[np.ndarray, "n n_draws latents_1"] | None = None
+    posterior: RefinedFits, n: int = N_DRAWS, exact: Float[np.ndarray, "n n_draws latents_1"] | None = None
 ) -> Draws:
     """Draws of z and ln amplitude from the Gaussian posterior, or exact ones, with errors of the decoder added.
 
@@ -60,7 +60,7 @@ def posterior_draws(
 
     Parameters
     ----------
-    posterior : Posterior
+    posterior : RefinedFits
     n : int
         Number of draws, even.
     exact : array [n, n_draws, latents + 1], optional
@@ -77,8 +77,8 @@ def posterior_draws(
         centre = np.column_stack([posterior.z, posterior.log_amplitude])
         exact = normal @ root.transpose(0, 2, 1) + centre[:, None, :]
     heavy = np.sqrt(_DEGREES / rng.chisquare(_DEGREES, (n // 2, 1))) / stdtrit(_DEGREES, LEVELS[2])
-    errors = _standard_draws(rng, n, posterior.moved.shape[-1]) * np.concatenate([heavy, heavy])
-    theta = exact + errors @ posterior.moved.transpose(0, 2, 1)
+    errors = _standard_draws(rng, n, posterior.error_modes.shape[-1]) * np.concatenate([heavy, heavy])
+    theta = exact + errors @ posterior.error_modes.transpose(0, 2, 1)
     return Draws(posterior, theta, errors)
 
 
@@ -115,7 +115,7 @@ def drawn_fluxes(
         known = np.ones(len(out), dtype=bool)
     else:
         out = _from_head(head, draws, weights.astype(np.float32))
-        of_decoder = np.sum(draws.posterior.moved**2, axis=2) / np.var(draws.theta, axis=1)
+        of_decoder = np.sum(draws.posterior.error_modes**2, axis=2) / np.var(draws.theta, axis=1)
         known = (np.log(out).std(axis=1).min(axis=1) < _KNOWN) | (of_decoder.max(axis=1) > _BEYOND)
     for i in np.flatnonzero(known).tolist():
         out[i] = draws.photons(decoder, i) @ weights
@@ -128,8 +128,8 @@ def _from_head(
     """Fluxes of the mode, decoded, and by how much the head says that each draw differs."""
     posterior, z = draws.posterior, draws.posterior.z
     n, n_draws, dim = draws.theta.shape
-    errors, moved = draws.errors.astype(np.float32), posterior.moved.transpose(0, 2, 1).astype(np.float32)
-    away = draws.theta - np.column_stack([z, posterior.log_amplitude])[:, None] - errors @ moved
+    errors, modes = draws.errors.astype(np.float32), posterior.error_modes.transpose(0, 2, 1).astype(np.float32)
+    away = draws.theta - np.column_stack([z, posterior.log_amplitude])[:, None] - errors @ modes
     steps = _STEP * np.concatenate([np.zeros((1, dim - 1)), np.eye(dim - 1), -np.eye(dim - 1)])
     points = np.concatenate([np.broadcast_to(steps, (n, *steps.shape)), away[:, :, :-1]], axis=1) + z[:, None]
     logs = head.run(["log_fluxes"], {"z": points.reshape(-1, dim - 1).astype(np.float32)})[0]
@@ -141,7 +141,7 @@ def _from_head(
     change = logs[:, len(steps) :] - logs[:, :1] + away[:, :, :-1].astype(np.float32) @ slopes
     fluxes = np.exp(change + away[:, :, -1:] + posterior.log_amplitude[:, None, None])
     # Where the fit has followed an error, the two largely cancel in each bin: they belong in one exponential.
-    followed = moved[:, :, :-1] @ jacobian + moved[:, :, -1:]
+    followed = modes[:, :, :-1] @ jacobian + modes[:, :, -1:]
     shapes = posterior.log_flux.astype(np.float32)
     for first in range(0, n, _AT_ONCE):
         now = slice(first, first + _AT_ONCE)

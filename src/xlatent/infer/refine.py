@@ -8,24 +8,24 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from xlatent.core.statistics import cstat, wstat, wstat_background, wstat_beside
-from xlatent.infer.decoder_errors import ModelErrors, moved, weight
+from xlatent.core.statistics import cstat, wstat, wstat_background, wstat_given_background
+from xlatent.infer.decoder_errors import ModelErrors, propagate_decoder_errors, weight
 from xlatent.infer.expected import expected_statistic
 from xlatent.infer.observation import Observation
 
 # Width of the prior of ln(amplitude): far wider than any data leave it, it keeps a spectrum without counts finite.
 AMPLITUDE_WIDTH = 3.0
-_ALMOST_NOTHING = 1e-12  # counts in every channel, so that no count is impossible
+_COUNT_FLOOR = 1e-12  # counts in every channel, so that no count is impossible
 _ITERATIONS = 60
 _PATIENCE = 10  # iterations after which few of a group are left
 _CONVERGED = 1e-2  # by which the statistic may still be above its least value
-_NEAR = 0.3  # standard deviations, within which a Jacobian is taken to hold
-_POOR = 3.0  # standard deviations of the statistic above its expected value, at which other starts are tried
-_STUCK = 1e6  # damping at which no step helps
+_JACOBIAN_RADIUS = 0.3  # standard deviations, within which a Jacobian is taken to hold
+_RESTART_SIGMA = 3.0  # standard deviations of the statistic above its expected value, at which other starts are tried
+_MAX_DAMPING = 1e6  # damping at which no step helps
 
 
 @dataclass(frozen=True, eq=False)
-class Posterior:
+class RefinedFits:
     """Gaussian posterior of (z, ln amplitude) of ``n`` spectra, and the statistic at its centre.
 
     Attributes
@@ -37,13 +37,13 @@ class Posterior:
         Covariance of z and ln amplitude, in this order, if the decoder makes no errors.
     statistic, expected, sigma : array [n]
         W or C statistic, its mean and standard deviation if the model is true.
-    moved : array [n, latents + 1, k]
+    error_modes : array [n, latents + 1, k]
         By which independent errors of the decoder, each of unit variance, move z and ln amplitude; k is 0 for a decoder
         whose errors are not known.
     log_flux : array [n, k, n_energy]
         What the same errors add to ln(photons per bin).
     excess : array [n]
-        By which they may raise the statistic: see `xlatent.infer.decoder_errors.Moved`.
+        By which they may raise the statistic: see `xlatent.infer.decoder_errors.DecoderErrorShift`.
     decoded : array [n, n_energy]
         ln(photons per bin) at z, for one photon cm⁻² s⁻¹.
     jacobian : array [n, latents, n_energy]
@@ -56,7 +56,7 @@ class Posterior:
     statistic: Float[np.ndarray, " n"]
     expected: Float[np.ndarray, " n"]
     sigma: Float[np.ndarray, " n"]
-    moved: Float[np.ndarray, "n latents_1 k"]
+    error_modes: Float[np.ndarray, "n latents_1 k"]
     log_flux: Float[np.ndarray, "n k n_energy"]
     excess: Float[np.ndarray, " n"]
     decoded: Float32[np.ndarray, "n n_energy"]
@@ -65,7 +65,7 @@ class Posterior:
     @property
     def covariance(self) -> Float[np.ndarray, "n latents_1 latents_1"]:
         """Covariance of z and ln amplitude, with what errors of the decoder add."""
-        return self.statistical + self.moved @ self.moved.transpose(0, 2, 1)
+        return self.statistical + self.error_modes @ self.error_modes.transpose(0, 2, 1)
 
 
 class Decoder:
@@ -106,7 +106,7 @@ class Proposal(NamedTuple):
 
 def refine(
     decoder: Decoder, proposals: Sequence[Proposal], *, frozen: bool = False, errors: ModelErrors | None = None
-) -> Iterator[Posterior]:
+) -> Iterator[RefinedFits]:
     """Maximise the posterior of z and the amplitude, and give the covariance there.
 
     Minimises statistic + |z|² by Fisher scoring damped after Levenberg and Marquardt, the spectra of a group side by
@@ -132,25 +132,25 @@ def refine(
 
     Yields
     ------
-    Posterior of each group.
+    RefinedFits of each group.
     """
-    groups = [_Fits(decoder, observations, z, frozen) for observations, z, _ in proposals]
-    slow = [_walk(fits, frozen, _PATIENCE) for fits in groups]
-    _go_on(groups, slow, [fits.theta[rows, :-1] for fits, rows in zip(groups, slow, strict=True)], frozen)
+    groups = [_BatchedFit(decoder, observations, z, frozen) for observations, z, _ in proposals]
+    slow = [_levenberg_marquardt(fits, frozen, _PATIENCE) for fits in groups]
+    _restart(groups, slow, [fits.theta[rows, :-1] for fits, rows in zip(groups, slow, strict=True)], frozen)
     found = [fits.statistic(np.arange(len(fits.theta))) for fits in groups]
     if not frozen:
         # A way down may end beside the lowest place; others, from nearer to what is common, seldom end beside it too.
-        poor = [np.flatnonzero(fit[0] - fit[1] > _POOR * fit[2]) for fit in found]
+        poor = [np.flatnonzero(fit[0] - fit[1] > _RESTART_SIGMA * fit[2]) for fit in found]
         starts = [nearer * p.z[rows] for nearer in (0.5, 0.0) for p, rows in zip(proposals, poor, strict=True)]
-        _go_on(2 * groups, 2 * poor, starts, frozen)
+        _restart(2 * groups, 2 * poor, starts, frozen)
         for fits, fit, rows in zip(groups, found, poor, strict=True):
             fit[:, rows] = fits.statistic(rows)
     for fits, fit, proposal in zip(groups, found, proposals, strict=True):
         yield fits.posterior(fit, proposal.covariance if frozen else None, errors)
 
 
-def _go_on(
-    groups: list["_Fits"],
+def _restart(
+    groups: list["_BatchedFit"],
     chosen: list[Int[np.ndarray, " _"]],
     starts: list[Float[np.ndarray, "_ latents"]],
     frozen: bool,
@@ -159,15 +159,15 @@ def _go_on(
     if not sum(map(len, chosen)):
         return
     observations = [fits.observations[i] for fits, rows in zip(groups, chosen, strict=True) for i in rows]
-    together = _Fits(groups[0].decoder, observations, np.concatenate(starts), frozen)
-    _walk(together, frozen, _ITERATIONS)
+    together = _BatchedFit(groups[0].decoder, observations, np.concatenate(starts), frozen)
+    _levenberg_marquardt(together, frozen, _ITERATIONS)
     begin = 0
     for fits, rows in zip(groups, chosen, strict=True):
-        fits.take_better(rows, together, begin)
+        fits.accept_improvements(rows, together, begin)
         begin += len(rows)
 
 
-def _walk(fits: "_Fits", frozen: bool, iterations: int) -> Int[np.ndarray, " _"]:
+def _levenberg_marquardt(fits: "_BatchedFit", frozen: bool, iterations: int) -> Int[np.ndarray, " _"]:
     """Go down to where the gradient of each spectrum's objective vanishes; give those that are not there yet."""
     n, dim = fits.theta.shape
     free = slice(dim - 1 if frozen else 0, None)
@@ -179,9 +179,9 @@ def _walk(fits: "_Fits", frozen: bool, iterations: int) -> Int[np.ndarray, " _"]
         more = (damping[active, None] * np.einsum("nii->ni", curvature))[:, :, None] * np.eye(gradient.shape[1])
         step = -np.linalg.solve(curvature + more, gradient[:, :, None])[:, :, 0]
         gain = -np.sum(gradient * step, axis=1)  # twice what the step is expected to gain
-        done = (gain < _CONVERGED) | (damping[active] > _STUCK)
+        done = (gain < _CONVERGED) | (damping[active] > _MAX_DAMPING)
         # Far from where it was found, the decoder's own Jacobian may say that this is not the end.
-        again = active[done & (walked[active] > _NEAR)]
+        again = active[done & (walked[active] > _JACOBIAN_RADIUS)]
         if len(again):
             fits.linearise(again)
             walked[again] = 0.0
@@ -204,7 +204,7 @@ def _walk(fits: "_Fits", frozen: bool, iterations: int) -> Int[np.ndarray, " _"]
         if len(failed):
             fits.linearise(failed)
             walked[failed] = 0.0
-    if len(rest := active[walked[active] > _NEAR]):
+    if len(rest := active[walked[active] > _JACOBIAN_RADIUS]):
         fits.linearise(rest)
     return active
 
@@ -224,7 +224,7 @@ def source_counts(
     o: Observation, theta: Float[np.ndarray, "m latents_1"], log_flux: Float[np.ndarray, "m n_energy"]
 ) -> Float[np.ndarray, "m n_selected"]:
     """Expected source counts at ``m`` points (z, ln amplitude), with the decoder's ln(photons per bin) there."""
-    return np.exp(log_flux + theta[:, -1:]) @ o.matrix + _ALMOST_NOTHING
+    return np.exp(log_flux + theta[:, -1:]) @ o.matrix + _COUNT_FLOOR
 
 
 def objective(
@@ -261,7 +261,7 @@ def _averaged_background(o: Observation) -> tuple[np.ndarray, np.ndarray]:
     return o.averaged * o.mean_off, o.alpha / o.averaged
 
 
-class _Fits:
+class _BatchedFit:
     """Spectra at their present points (z, ln amplitude), side by side and padded to the same number of channels.
 
     Sums over channels are of single precision, ten times finer than any decision that hangs on them.
@@ -315,7 +315,7 @@ class _Fits:
         self.theta[:, -1] = net - np.log(folded.sum(axis=1))
         # Derivatives of ln(source counts) in z and in ln amplitude, which are one.
         self._relative = np.ones((n, latents + 1, width), dtype=np.float32)
-        self._objective, self._source, self._behind = self._evaluated(everything, self.theta, folded)
+        self._objective, self._source, self._background_mle = self._evaluated(everything, self.theta, folded)
         self._set_slopes(everything)
 
     def linearise(self, rows: Int[np.ndarray, " m"]) -> None:
@@ -330,7 +330,7 @@ class _Fits:
         """Half the gradient of the objective, and its expected curvature, in what is free to move."""
         source, n_on = self._source[rows], self._n_on[rows]
         relative = self._relative[:, free][rows]
-        pull = source - n_on * (source / (source + self._alpha[rows] * self._behind[rows]))
+        pull = source - n_on * (source / (source + self._alpha[rows] * self._background_mle[rows]))
         gradient = (relative @ pull[:, :, None])[:, :, 0].astype(np.float64)
         gradient += (self._precision * (self.theta[rows] - self._prior_mean[rows]))[:, free]
         weighted = relative * (source**2 / (source + self._noise[rows]))[:, None]
@@ -343,7 +343,7 @@ class _Fits:
         fixed = not step[:, :-1].any()
         if fixed:
             log_flux = self._log_flux[rows]
-            folded = (self._source[rows] - _ALMOST_NOTHING) * np.exp(-self.theta[rows, -1:]).astype(np.float32)
+            folded = (self._source[rows] - _COUNT_FLOOR) * np.exp(-self.theta[rows, -1:]).astype(np.float32)
         else:
             log_flux, _ = self.decoder._run(trial[:, :-1], np.empty((0, step.shape[1] - 1)))
             folded = self._fold(rows, np.exp(log_flux)[:, None])[:, 0]
@@ -355,11 +355,11 @@ class _Fits:
             surprise = change - (step[:, None] @ self._relative[took])[:, 0]
             length = np.maximum(np.sum(step[:, :-1] ** 2, axis=1), 1e-30)  # the amplitude alone teaches nothing
             self._relative[took, :-1] += (step[:, :-1] / length[:, None])[:, :, None] * surprise[:, None]
-        self.theta[took], self._source[took], self._behind[took] = trial[better], source, behind[better]
+        self.theta[took], self._source[took], self._background_mle[took] = trial[better], source, behind[better]
         self._objective[took], self._log_flux[took] = objective[better], log_flux[better]
         return better
 
-    def take_better(self, rows: Int[np.ndarray, " m"], other: "_Fits", begin: int) -> None:
+    def accept_improvements(self, rows: Int[np.ndarray, " m"], other: "_BatchedFit", begin: int) -> None:
         """Take the points of other fits of the same spectra, there from ``begin`` on, where they are better."""
         theirs = np.arange(begin, begin + len(rows))
         better = other._objective[theirs] < self._objective[rows]
@@ -367,8 +367,8 @@ class _Fits:
         width = min(self._n_on.shape[1], other._n_on.shape[1])
         self.theta[rows], self._objective[rows] = other.theta[theirs], other._objective[theirs]
         self._log_flux[rows], self._jacobian[rows] = other._log_flux[theirs], other._jacobian[theirs]
-        self._source[rows, :width], self._behind[rows, :width] = (
-            own[theirs, :width] for own in (other._source, other._behind)
+        self._source[rows, :width], self._background_mle[rows, :width] = (
+            own[theirs, :width] for own in (other._source, other._background_mle)
         )
         self._relative[rows, :, :width] = other._relative[theirs, :, :width]
 
@@ -382,7 +382,7 @@ class _Fits:
 
     def posterior(
         self, fit: Float[np.ndarray, "3 n"], proposal: np.ndarray | None, errors: ModelErrors | None
-    ) -> Posterior:
+    ) -> RefinedFits:
         """Covariance at the present points, with their `statistic`; that of the proposal for z, where there is one."""
         n, latents = len(self.theta), self.theta.shape[1] - 1
         everything = np.arange(n)
@@ -411,12 +411,12 @@ class _Fits:
             in_channels = np.concatenate([self._relative * self._source[:, None], self._noise[:, None]], axis=1)
             in_bins = self._through(everything, in_channels, self._gather())
             slopes, variance = in_bins[:, :-1], in_bins[:, -2] + in_bins[:, -1]
-            variance += np.float32(_ALMOST_NOTHING)
-            found = moved(
+            variance += np.float32(_COUNT_FLOOR)
+            found = propagate_decoder_errors(
                 errors, own, changes, slopes, variance, self._precision, statistic - expected, sigma,
             )  # fmt: skip
             shifts, shapes, excess = found.theta, found.log_flux, found.excess
-        return Posterior(
+        return RefinedFits(
             self.theta[:, :-1].copy(), self.theta[:, -1].copy(), statistical, statistic, expected, sigma, shifts,
             shapes, excess, self._log_flux, self._jacobian,
         )  # fmt: skip
@@ -460,10 +460,10 @@ class _Fits:
         self, rows: np.ndarray, theta: np.ndarray, folded: Float32[np.ndarray, "m width"]
     ) -> tuple[Float[np.ndarray, " m"], Float32[np.ndarray, "m width"], Float32[np.ndarray, "m width"]]:
         """Objective, expected source counts and fitted background, from the counts at amplitude one."""
-        source = folded * np.exp(theta[:, -1:]).astype(np.float32) + np.float32(_ALMOST_NOTHING)
+        source = folded * np.exp(theta[:, -1:]).astype(np.float32) + np.float32(_COUNT_FLOOR)
         measured = self._n_on[rows], self._off[rows], source, self._alpha[rows]
         behind = wstat_background(*measured)
-        statistic = wstat_beside(*measured, behind).sum(axis=1, dtype=float)
+        statistic = wstat_given_background(*measured, behind).sum(axis=1, dtype=float)
         return statistic + (theta - self._prior_mean[rows]) ** 2 @ self._precision, source, behind
 
     def _set_slopes(self, rows: np.ndarray) -> None:

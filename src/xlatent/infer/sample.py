@@ -11,7 +11,7 @@ from xlatent.infer.observation import Observation
 from xlatent.infer.refine import (
     AMPLITUDE_WIDTH,
     Decoder,
-    Posterior,
+    RefinedFits,
     amplitude_centre,
     net_counts,
     objective,
@@ -32,7 +32,7 @@ LogDensity = Callable[[np.ndarray], np.ndarray]
 
 
 def sample(
-    decoder: Decoder, observations: list[Observation], posterior: Posterior, n_draws: int = 1000
+    decoder: Decoder, observations: list[Observation], posterior: RefinedFits, n_draws: int = 1000
 ) -> tuple[Float[np.ndarray, "n n_draws latents_1"], Float[np.ndarray, " n"]]:
     """Draw (z, ln amplitude) from the exact posterior of each spectrum.
 
@@ -49,7 +49,7 @@ def sample(
     ----------
     decoder : Decoder
     observations : list of Observation
-    posterior : Posterior
+    posterior : RefinedFits
         As refined.
     n_draws : int
         Equally weighted draws for each spectrum.
@@ -83,7 +83,7 @@ def sample(
     return draws, ess
 
 
-def with_moments_of(posterior: Posterior, draws: Float[np.ndarray, "n n_draws latents_1"]) -> Posterior:
+def with_moments_of(posterior: RefinedFits, draws: Float[np.ndarray, "n n_draws latents_1"]) -> RefinedFits:
     """Return a posterior with the mean and statistical covariance of draws; its statistic stays that of the mode."""
     mean = draws.mean(axis=1)
     apart = draws - mean[:, None]

@@ -61,7 +61,7 @@ def canonical_axes(
             _, views = next(batches)
             mean, factor = model.encoder(views.counts, views.off, views.unit, views.spread, views.scale)
             learnt = torch.linalg.inv((factor @ factor.mT).double())
-            # The posterior under the whole prior: see xlatent.infer.observation.untempered.
+            # The posterior under the whole prior: see xlatent.infer.observation.undo_beta_weighting.
             precision = unit + preset.training.beta_end * (learnt - unit)
             values, vectors = torch.linalg.eigh(precision)
             information += ((0.5 * vectors * torch.log(values)[:, None, :]) @ vectors.mT).mean(dim=0) / n_batches

@@ -16,7 +16,7 @@ from rich.progress import track
 from scipy.ndimage import gaussian_filter1d
 
 from xlatent.core.errors import ParameterError
-from xlatent.core.grid import ModelGrid, sensitivity
+from xlatent.core.grid import ModelGrid, reference_response_moments
 from xlatent.core.spectrum import Response, Spectrum
 from xlatent.formats.store import open_store
 from xlatent.model.autoencoder import Autoencoder
@@ -74,7 +74,7 @@ class Observed:
         useful: dict[str, list[int]] = {"train": [], "validation": []}
         self.passed_over: Counter[str] = Counter()
         for i in _bar("Reading the store", np.flatnonzero(np.isin(splits, list(useful))).tolist()):
-            reason = unusable(self._store[i], grid)
+            reason = exclusion_reason(self._store[i], grid)
             if reason:
                 self.passed_over[reason] += 1
             else:
@@ -137,7 +137,7 @@ class Observed:
         return *summed, alpha[mask].mean(), *self._project(spectrum.response, np.where(mask, spectrum.areascale, 0.0))
 
     def _project(self, response: Response, weight: Float[np.ndarray, " n_chan_native"]) -> tuple[Any, Any, Any]:
-        """What `grid.sensitivity` says of a response, and its projection, kept for other spectra that have it."""
+        """Moments of the reference spectrum and projection of a response, kept for other spectra that have it."""
         kept, key = self._projections.setdefault(response, {}), weight.tobytes()
         if key not in kept:
             bins = self.grid.channel_bins(response)
@@ -147,7 +147,7 @@ class Observed:
             lo, hi = self.grid.chan[:-1], self.grid.chan[1:]
             summed = replace(response, redistribution=response.redistribution @ gather, chan_lo=lo, chan_hi=hi)
             matrix = self.grid.project(summed)
-            unit, spread = sensitivity(self.grid.reference[None], matrix, np.log(self.grid.energy_mid))
+            unit, spread = reference_response_moments(self.grid.reference[None], matrix, np.log(self.grid.energy_mid))
             if len(self._projections) > _MOST_RESPONSES:
                 self._projections.clear()
                 self._projections[response] = kept
@@ -157,8 +157,8 @@ class Observed:
     def held_out(self, model: Autoencoder) -> Float[np.ndarray, " n"]:
         """Poisson deviance of one half of each validation spectrum's counts under what the other half says.
 
-        Every spectrum is split in two by `halves`, always in the same way. The mean of the encoder's posterior of the
-        first half is decoded, with the amplitude most likely for that half and the background of that half; the
+        Every spectrum is split in two by `split_counts`, always in the same way. The mean of the encoder's posterior of
+        the first half is decoded, with the amplitude most likely for that half and the background of that half; the
         deviance is that of the second half's counts on the detector grid. Both halves know nothing of each other but
         the source, so that what is learnt from noise is punished.
 
@@ -170,7 +170,7 @@ class Observed:
         scores = []
         for start in _bar("Held-out score", range(0, len(self.validation), _CHUNK)):
             pairs = [
-                halves(self._store[int(i)], np.random.default_rng([int(i), 2]))
+                split_counts(self._store[int(i)], np.random.default_rng([int(i), 2]))
                 for i in self.validation[start : start + _CHUNK]
             ]
             seen, other = (self._views(list(half), device) for half in zip(*pairs, strict=True))
@@ -184,7 +184,7 @@ def _bar(what: str, numbers: Sequence[int]) -> Iterable[int]:
     return track(numbers, what, console=console, transient=True, disable=not console.is_terminal)
 
 
-def unusable(spectrum: Spectrum, grid: ModelGrid) -> str | None:
+def exclusion_reason(spectrum: Spectrum, grid: ModelGrid) -> str | None:
     """Why a spectrum cannot be trained on, as the end of "12 ..."; None if it can."""
     response = spectrum.response
     if response is None:
@@ -201,7 +201,7 @@ def unusable(spectrum: Spectrum, grid: ModelGrid) -> str | None:
     return None
 
 
-def halves(spectrum: Spectrum, rng: np.random.Generator) -> tuple[Spectrum, Spectrum]:
+def split_counts(spectrum: Spectrum, rng: np.random.Generator) -> tuple[Spectrum, Spectrum]:
     """Split a spectrum and its background in two, each count at random, of half the exposure each.
 
     The two are independent Poisson spectra of the same source. Background counts that are no whole numbers are rounded.
@@ -229,7 +229,7 @@ def score(model: Autoencoder, seen: Views, other: torch.Tensor) -> torch.Tensor:
     return expected_deviance(other, amplitude * shape + seen.background + 1e-7)
 
 
-def better(start: Float[np.ndarray, " n"], end: Float[np.ndarray, " n"]) -> dict[str, float | int]:
+def compare_scores(start: Float[np.ndarray, " n"], end: Float[np.ndarray, " n"]) -> dict[str, float | int]:
     """Compare two held-out scores of the same spectra.
 
     Returns

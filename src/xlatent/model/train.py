@@ -38,7 +38,7 @@ from xlatent.model.losses import (
     pair_difference,
     profiled_amplitude,
 )
-from xlatent.model.observed import SHARE, Observed, better
+from xlatent.model.observed import SHARE, Observed, compare_scores
 from xlatent.model.preset import Preset, Training
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory, Views
@@ -427,7 +427,8 @@ def train(
         _save(output, preset, model, average, optimiser, step, elapsed, seed, real, start, batches)
         if data is not None:
             load(model, average, path)
-            _tell(output, {"step": step, "held_out": better(np.array(real["held_out"]), data.held_out(model))}, report)
+            held_out = compare_scores(np.array(real["held_out"]), data.held_out(model))
+            _tell(output, {"step": step, "held_out": held_out}, report)
     return path
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from array_api_compat import array_namespace, device
 from jaxtyping import Float
 
-from xlatent.core.grid import ModelGrid, sensitivity
+from xlatent.core.grid import ModelGrid, reference_response_moments
 from xlatent.core.spectrum import Response
 from xlatent.simulate import acis, continuum
 from xlatent.simulate.plasma import plasma
@@ -22,8 +22,9 @@ class Views:
     """``n`` sources as seen by ``n`` instrument states; arrays are ``[n, n_chan]`` unless said otherwise.
 
     ``source`` and ``background`` are expected counts, ``counts`` and ``off`` the drawn ones (``off`` already scaled to
-    the source region), ``scale`` [n] the background scale, ``unit`` and ``spread`` what `grid.sensitivity` says of
-    the state. ``area`` [n, n_energy] (cm²) and ``matrix`` [groups, n_energy, n_chan] fold any spectrum the same way.
+    the source region), ``scale`` [n] the background scale, ``unit`` and ``spread`` the state's
+    `grid.reference_response_moments`. ``area`` [n, n_energy] (cm²) and ``matrix`` [groups, n_energy, n_chan] fold any
+    spectrum the same way.
     """
 
     counts: Any
@@ -104,7 +105,9 @@ class Observatory:
         area = self._areas(rng, self.chips[np.repeat(chosen, n // groups)])
         source = _fold(photons * area, matrix)
         source = source / xp.sum(source, axis=1, keepdims=True) * self._to(counts)[:, None]
-        unit, spread = sensitivity((self.reference * area).reshape((groups, n // groups, -1)), matrix, self.log_energy)
+        unit, spread = reference_response_moments(
+            (self.reference * area).reshape((groups, n // groups, -1)), matrix, self.log_energy
+        )
         unit, spread = unit.reshape(source.shape), spread.reshape(source.shape)
 
         background = self._background(rng, photons, area, matrix, counts)
