@@ -19,7 +19,7 @@ from machine import seconds, spread
 from words import table
 from xlatent.core.absorption import cross_section
 from xlatent.formats.inputs import Source, find
-from xlatent.formats.ogip_response import forget
+from xlatent.formats.ogip_response import ResponseReader
 from xlatent.infer.embed import LatentModel
 from xlatent.infer.observation import prepare
 from xlatent.workflows.simulate import simulate
@@ -42,45 +42,53 @@ def run(quick: bool = False) -> dict[str, Any]:
     ``wstat`` with a background and ``cstat`` without.
     """
     model = xl.load_model(threads=1)
+    responses = ResponseReader()
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")
         sources = find([REAL if REAL.is_file() else _simulated(stack)])[: 4 if quick else None]
         sherpa = _sherpa()
-        model.embed(_read(sources[0]))  # what is computed once is no part of the rate
+        model.embed(_read(sources[0], responses))  # what is computed once is no part of the rate
         arfs = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         taken: dict[str, dict[str, list[float]]] = {source.name: {} for source in sources}
         differences = {source.name: _difference(sherpa, source) for source in sources} if sherpa else {}
         for turn in range(1 if quick else 5):
             for source in sources:
                 own = replace(source, arf=_copy(source.arf, arfs / f"{turn}_{source.name}.arf"))
-                for name, work in _works(sherpa, model, source, own).items():
+                for name, work in _works(sherpa, model, source, own, responses).items():
                     if name not in (SHARED, FIELD):
-                        forget()
+                        responses.clear_cache()
                     taken[source.name].setdefault(name, []).append(seconds(work, 1))
         together: dict[str, list[float]] = {}
         for _ in range(1 if quick else 3):
             for name in (EMBED, REFINE):
-                forget()
+                responses.clear_cache()
                 for known in ("", ", responses known"):
-                    time = seconds(lambda name=name: model.embed([*map(_read, sources)], refine=name == REFINE), 1)
+                    time = seconds(
+                        lambda name=name: model.embed(
+                            [_read(one, responses) for one in sources], refine=name == REFINE
+                        ),
+                        1,
+                    )
                     together.setdefault(name + known, []).append(time / len(sources))
     typical = {source: {name: median(times) for name, times in of.items()} for source, of in taken.items()}
     return _report(typical, differences, {name: median(times) for name, times in together.items()})
 
 
-def _works(sherpa: Any, model: LatentModel, source: Source, own: Source) -> dict[str, Callable[[], Any]]:
+def _works(
+    sherpa: Any, model: LatentModel, source: Source, own: Source, responses: ResponseReader
+) -> dict[str, Callable[[], Any]]:
     """What is timed for a spectrum in each round; ``own`` has another ARF, as sources of one field have."""
     grid = model.grid
     theirs: dict[str, Callable[[], Any]] = {}
     if sherpa is not None:
         theirs = {LOAD: lambda: _load(sherpa, source), FIT: lambda: _fit(sherpa)}
     return theirs | {
-        READ: lambda: prepare(_read(source), grid),
-        SHARED: lambda: prepare(_read(source), grid),
-        FIELD: lambda: prepare(_read(own), grid),
-        EMBED: lambda: model.embed(_read(source), refine=False),
-        REFINE: lambda: model.embed(_read(source)),
+        READ: lambda: prepare(_read(source, responses), grid),
+        SHARED: lambda: prepare(_read(source, responses), grid),
+        FIELD: lambda: prepare(_read(own, responses), grid),
+        EMBED: lambda: model.embed(_read(source, responses), refine=False),
+        REFINE: lambda: model.embed(_read(source, responses)),
     }
 
 
@@ -132,9 +140,8 @@ def _report(
     return {"targets": targets, "tables": tables, "scores": scores | {"ratios": ratio, "differences": differences}}
 
 
-def _read(source: Source) -> xl.Spectrum:
-    found = xl.read(source.pha, source.arf, source.rmf, source.background, source.name)
-    return found[0] if isinstance(found, list) else found
+def _read(source: Source, responses: ResponseReader | None = None) -> xl.Spectrum:
+    return xl.read(source.pha, source.arf, source.rmf, source.background, source.name, responses=responses)
 
 
 def _simulated(stack: ExitStack) -> str:

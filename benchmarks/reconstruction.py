@@ -27,8 +27,7 @@ from words import table, write
 from xlatent import figures
 from xlatent.core.bundle import DEFAULT_MODEL, locate
 from xlatent.core.errors import ModelError, XlatentWarning
-from xlatent.formats import ogip_spectrum
-from xlatent.formats.inputs import find
+from xlatent.formats.inputs import read_all
 from xlatent.infer.embed import LatentModel, load_model
 from xlatent.simulate import population
 
@@ -313,10 +312,7 @@ def real_spectra(model: LatentModel) -> dict[str, Any]:
         return {"targets": [], "tables": [f"{DATA} holds no observations: nothing was measured on real spectra."]}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", XlatentWarning)
-        spectra = [
-            ogip_spectrum.read(s.pha, arf=s.arf, rmf=s.rmf, background=s.background, name=s.name)
-            for s in find([DATA / "manifest.csv"])
-        ]
+        spectra = read_all(DATA / "manifest.csv")
     with (DATA / "reference_fits.csv").open() as file:
         best = {row["name"]: float(row["best"]) for row in csv.DictReader(file) if float(row["counts"]) >= 100}
     refined, amortised = model.embed(spectra), model.embed(spectra, refine=False)

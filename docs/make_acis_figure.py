@@ -12,7 +12,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from xlatent.formats.ogip_response import read_response
+from xlatent.formats.ogip_response import ResponseReader
 from xlatent.simulate import acis
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,7 +47,7 @@ def main() -> None:
     for name, (chip, theta) in FILES.items():
         entry = entries[name]
         year = decimal_year(entry["date"])
-        real = read_response(folder / entry["rmf"], folder / entry["arf"], [])
+        real = ResponseReader().read(folder / entry["rmf"], folder / entry["arf"]).response
         energy = 0.5 * (real.energy_lo + real.energy_hi)
         area = acis.effective_area(energy, chip=chip, year=year, theta=theta)
         band = (energy > 0.5) & (energy < 7.0)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from xlatent.core.latents import LatentTable
     from xlatent.core.spectrum import Response, Spectrum
     from xlatent.core.version import __version__
+    from xlatent.formats.inputs import read_all
     from xlatent.formats.ogip_spectrum import read
     from xlatent.infer.embed import LatentModel, Reconstruction, load_model
     from xlatent.workflows.build import build_store
@@ -44,6 +45,7 @@ __all__ = [
     "build_store",
     "load_model",
     "read",
+    "read_all",
 ]
 
 _HOME = {
@@ -64,11 +66,13 @@ _HOME = {
     "build_store": "xlatent.workflows.build",
     "load_model": "xlatent.infer.embed",
     "read": "xlatent.formats.ogip_spectrum",
+    "read_all": "xlatent.formats.inputs",
 }
 
 # Who implements the methods of nouns that need more than their own room.
 register(
     {
+        "nominal_response": "xlatent.simulate.acis:response",
         "plot_latents": "xlatent.figures.latent_space:plot_latents",
         "plot_reconstruction": "xlatent.figures.spectrum:plot_reconstruction",
         "plot_spectrum": "xlatent.figures.spectrum:plot_spectrum",

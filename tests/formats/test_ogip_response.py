@@ -8,32 +8,37 @@ import numpy as np
 import pytest
 
 from xlatent.core.errors import ReadError, XlatentWarning
-from xlatent.formats import ogip_response, ogip_spectrum
+from xlatent.formats import ogip_spectrum
+from xlatent.formats.ogip_response import ResponseReader
 
 from . import ogip_files as files
 from .ogip_files import N_ENERGY
 
 
-@pytest.fixture(autouse=True)
-def nothing_known():
-    ogip_response.forget()
+@pytest.fixture
+def reader():
+    return ResponseReader()
 
 
 def matrix_memory(spectrum):
     return spectrum.response.redistribution.data
 
 
-def test_the_same_files_give_the_same_object(tmp_path):
+def test_the_same_files_give_the_same_object(tmp_path, reader):
     path = files.whole(tmp_path)
     other = files.pha(tmp_path / "other.pi", RESPFILE="src.rmf", ANCRFILE="src.arf")
-    assert ogip_spectrum.read(path).response is ogip_spectrum.read(path).response is ogip_spectrum.read(other).response
+    assert (
+        ogip_spectrum.read(path, responses=reader).response
+        is ogip_spectrum.read(path, responses=reader).response
+        is ogip_spectrum.read(other, responses=reader).response
+    )
 
 
 @pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("known_packed", [False, True])
-def test_copies_under_other_names_share_the_matrix_and_keep_their_names(tmp_path, known_packed, packed):
-    one = ogip_spectrum.read(files.whole(tmp_path), rmf=copy(tmp_path, "one.rmf", known_packed))
-    two = ogip_spectrum.read(tmp_path / "src.pi", rmf=copy(tmp_path, "two.rmf", packed))
+def test_copies_under_other_names_share_the_matrix_and_keep_their_names(tmp_path, known_packed, packed, reader):
+    one = ogip_spectrum.read(files.whole(tmp_path), rmf=copy(tmp_path, "one.rmf", known_packed), responses=reader)
+    two = ogip_spectrum.read(tmp_path / "src.pi", rmf=copy(tmp_path, "two.rmf", packed), responses=reader)
     assert np.shares_memory(matrix_memory(one), matrix_memory(two))
     assert [s.response.meta["rmf"] for s in (one, two)] == [str(tmp_path / "one.rmf"), str(tmp_path / "two.rmf")]
     np.testing.assert_array_equal(one.response.area, two.response.area)
@@ -45,24 +50,25 @@ def copy(folder, name, packed):
     return folder / name
 
 
-def test_many_compressions_of_one_file_are_kept_no_more_than_twice(tmp_path):
+def test_many_compressions_of_one_file_are_kept_no_more_than_twice(tmp_path, reader):
     path = files.whole(tmp_path)
     raw = (tmp_path / "src.rmf").read_bytes()
-    first = ogip_spectrum.read(path)
+    first = ogip_spectrum.read(path, responses=reader)
     for level in range(10):
         (tmp_path / "packed.rmf").write_bytes(gzip.compress(raw, level, mtime=level))
         assert np.shares_memory(
-            matrix_memory(first), matrix_memory(ogip_spectrum.read(path, rmf=tmp_path / "packed.rmf"))
+            matrix_memory(first), matrix_memory(ogip_spectrum.read(path, rmf=tmp_path / "packed.rmf", responses=reader))
         )
-    (known,) = ogip_response._known.values()
-    assert len(known.stored) <= 2
+    (known,) = reader._rmfs.values()
+    assert len(known.contents) <= 2
 
 
-def test_sources_of_a_field_share_the_matrix_and_have_areas_of_their_own(tmp_path):
+def test_sources_of_a_field_share_the_matrix_and_have_areas_of_their_own(tmp_path, reader):
     path = files.whole(tmp_path)
     areas = [np.full(N_ENERGY, float(10 + i)) for i in range(3)]
     spectra = [
-        ogip_spectrum.read(path, arf=files.arf(tmp_path / f"{i}.arf", area=area)) for i, area in enumerate(areas)
+        ogip_spectrum.read(path, arf=files.arf(tmp_path / f"{i}.arf", area=area), responses=reader)
+        for i, area in enumerate(areas)
     ]
     for spectrum, area in zip(spectra, areas, strict=True):
         np.testing.assert_array_equal(spectrum.response.area, area)
@@ -70,16 +76,16 @@ def test_sources_of_a_field_share_the_matrix_and_have_areas_of_their_own(tmp_pat
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_file_that_was_changed_is_read_again(tmp_path, packed):
+def test_a_file_that_was_changed_is_read_again(tmp_path, packed, reader):
     path = files.whole(tmp_path)
     for lost in (0.1, 0.2, 0.1):
         files.rmf(tmp_path / "src.rmf", files.matrix(lost=lost), zipped=packed)
         np.testing.assert_array_equal(
-            ogip_spectrum.read(path).response.redistribution.toarray(), files.matrix(lost=lost)
+            ogip_spectrum.read(path, responses=reader).response.redistribution.toarray(), files.matrix(lost=lost)
         )
     for area in (1.0, 2.0, 1.0):
         files.arf(tmp_path / "src.arf", area=np.full(N_ENERGY, area))
-        assert ogip_spectrum.read(path).response.area[0] == area
+        assert ogip_spectrum.read(path, responses=reader).response.area[0] == area
 
 
 def forged(raw, crc):
@@ -95,7 +101,7 @@ def forged(raw, crc):
     return raw[:-4] + sum(int(bit) << i for i, bit in enumerate(system[:, 32])).to_bytes(4, "little")
 
 
-def test_files_of_one_checksum_and_length_are_told_apart(tmp_path):
+def test_files_of_one_checksum_and_length_are_told_apart(tmp_path, reader):
     path = files.whole(tmp_path)
     one = (tmp_path / "src.rmf").read_bytes()
     other = files.rmf(tmp_path / "other.rmf", files.matrix(lost=0.2))
@@ -104,21 +110,22 @@ def test_files_of_one_checksum_and_length_are_told_apart(tmp_path):
     assert len(other.read_bytes()) == len(one)
     for rmf, lost in ((tmp_path / "src.rmf", 0.1), (other, 0.2), (tmp_path / "src.rmf", 0.1)):
         np.testing.assert_array_equal(
-            ogip_spectrum.read(path, rmf=rmf).response.redistribution.toarray(), files.matrix(lost=lost)
+            ogip_spectrum.read(path, rmf=rmf, responses=reader).response.redistribution.toarray(),
+            files.matrix(lost=lost),
         )
 
 
-def test_a_damaged_file_is_not_taken_for_the_one_whose_checksum_it_states(tmp_path):
+def test_a_damaged_file_is_not_taken_for_the_one_whose_checksum_it_states(tmp_path, reader):
     path = files.whole(tmp_path)
     whole = gzip.compress((tmp_path / "src.rmf").read_bytes())
     (tmp_path / "src.rmf").write_bytes(whole)
-    ogip_spectrum.read(path)
+    ogip_spectrum.read(path, responses=reader)
     (tmp_path / "src.rmf").write_bytes(whole[:200] + bytes(50) + whole[250:])
     with pytest.raises(ReadError, match=r"src\.rmf cannot be read as FITS"):
-        ogip_spectrum.read(path)
+        ogip_spectrum.read(path, responses=reader)
 
 
-def test_warnings_name_the_file_they_are_about(tmp_path):
+def test_warnings_name_the_file_they_are_about(tmp_path, reader):
     path = files.whole(tmp_path)
     files.save(
         tmp_path / "src.rmf", files.matrix_table(tlmin=False, first=0), files.bounds_table(channels=np.zeros(64))
@@ -126,25 +133,31 @@ def test_warnings_name_the_file_they_are_about(tmp_path):
     shutil.copy(tmp_path / "src.rmf", tmp_path / "copy.rmf")
     for name in ("src.rmf", "copy.rmf", "src.rmf"):
         with pytest.warns(XlatentWarning, match=rf"{name}\[MATRIX\] has no TLMIN"):
-            spectrum = ogip_spectrum.read(path, rmf=tmp_path / name)
+            spectrum = ogip_spectrum.read(path, rmf=tmp_path / name, responses=reader)
         assert len(spectrum.meta["warnings"]) == 1
 
 
-def test_memory_is_bounded(tmp_path, monkeypatch):
+def test_memory_is_bounded(tmp_path):
     path = files.whole(tmp_path)
-    kept = ogip_response._known
-    ogip_spectrum.read(path)
-    size = next(iter(kept.values())).size
-    monkeypatch.setattr(ogip_response, "_BUDGET", int(3.5 * size))
+    probe = ResponseReader()
+    ogip_spectrum.read(path, responses=probe)
+    (size,) = (matrix.size for matrix in probe._rmfs.values())
+    budget = int(3.5 * size)
+    reader = ResponseReader(max_bytes=budget)
     rmfs = [files.rmf(tmp_path / f"{i}.rmf", files.matrix(lost=0.01 * i)) for i in range(8)]
-    first = ogip_spectrum.read(path, rmf=rmfs[0]).response
+    first = ogip_spectrum.read(path, rmf=rmfs[0], responses=reader).response
     for rmf in rmfs:
-        ogip_spectrum.read(path, rmf=rmf)
-        assert ogip_spectrum.read(path, rmf=rmf).response is not first or rmf == rmfs[0]
-        assert sum(matrix.size for matrix in kept.values()) <= ogip_response._BUDGET
-    assert len(kept) == 3
-    assert ogip_spectrum.read(path, rmf=rmfs[0]).response is not first
-    monkeypatch.setattr(ogip_response, "_MOST_MADE", 4)
+        ogip_spectrum.read(path, rmf=rmf, responses=reader)
+        assert ogip_spectrum.read(path, rmf=rmf, responses=reader).response is not first or rmf == rmfs[0]
+        assert sum(matrix.size for matrix in reader._rmfs.values()) <= budget
+    assert len(reader._rmfs) == 3
+    assert ogip_spectrum.read(path, rmf=rmfs[0], responses=reader).response is not first
+
+
+def test_areas_of_one_matrix_are_bounded(tmp_path):
+    path = files.whole(tmp_path)
+    reader = ResponseReader(max_areas=4)
     for i in range(9):
-        ogip_spectrum.read(path, arf=files.arf(tmp_path / f"{i}.arf", area=np.full(N_ENERGY, 1.0 + i)))
-    assert all(len(matrix.made) <= 4 for matrix in kept.values())
+        arf = files.arf(tmp_path / f"{i}.arf", area=np.full(N_ENERGY, 1.0 + i))
+        ogip_spectrum.read(path, arf=arf, responses=reader)
+    assert [len(matrix.made) for matrix in reader._rmfs.values()] == [4]

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from xlatent.core.errors import ParameterError
-from xlatent.formats.ogip_response import read_response
+from xlatent.formats.ogip_response import ResponseReader
 from xlatent.simulate import acis
 
 ENERGY = np.linspace(0.3, 11.0, 1071)
@@ -86,7 +86,7 @@ def likeness(shared_data: Path) -> dict[str, Likeness]:
         for entry in csv.DictReader(lines):
             chip, theta = FILES[entry["name"]]
             year = decimal_year(entry["date"])
-            real = read_response(folder / entry["rmf"], folder / entry["arf"], [])
+            real = ResponseReader().read(folder / entry["rmf"], folder / entry["arf"]).response
             energy = 0.5 * (real.energy_lo + real.energy_hi)
             band = (energy > 0.5) & (energy < 7.0)
             ratio = real.area[band] / acis.effective_area(energy[band], chip=chip, year=year, theta=theta)

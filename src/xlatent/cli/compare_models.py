@@ -58,16 +58,10 @@ def _simulated(grid: "ModelGrid") -> "tuple[int, Iterator[list[Spectrum]]]":
 
 def _read(inputs: list[str]) -> "tuple[int, Iterator[list[Spectrum]]]":
     from xlatent.formats.inputs import find
-    from xlatent.formats.ogip_spectrum import read
+    from xlatent.formats.ogip_response import ResponseReader
 
-    sources = find(inputs)
-
-    def chunks() -> "Iterator[list[Spectrum]]":
-        for source in sources:
-            found = read(source.pha, source.arf, source.rmf, source.background, source.name)
-            yield found if isinstance(found, list) else [found]
-
-    return len(sources), chunks()
+    sources, responses = find(inputs), ResponseReader()
+    return len(sources), (source.read(responses=responses) for source in sources)
 
 
 def _print(comparison: "Comparison", a: str, b: str, n: int) -> None:

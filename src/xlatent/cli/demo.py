@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from xlatent.cli.embed import embed_sources
-from xlatent.cli.show import draw_to, read_one
+from xlatent.cli.show import draw_to
 from xlatent.cli.summary import summarise
 from xlatent.cli.ui import FAILED, abort, echo_status
 from xlatent.core.errors import WriteError
@@ -19,6 +19,7 @@ def demo(output: Annotated[Path, typer.Option(help="Folder for the results; made
     from xlatent.core.bundle import DEFAULT_MODEL
     from xlatent.formats import latent_tables
     from xlatent.formats.inputs import find
+    from xlatent.formats.ogip_spectrum import read
     from xlatent.infer.embed import load_model
 
     spectra, table_file = output / "spectra", output / "latents.parquet"
@@ -39,7 +40,7 @@ def demo(output: Annotated[Path, typer.Option(help="Folder for the results; made
     typer.echo(f"  {table_file.name}  the table above with uncertainties, fluxes and hardness ratios")
     model = load_model(DEFAULT_MODEL, threads=1)
     for source in sources:
-        draw_to(output / f"{source.name}.png", read_one(source.pha, name=source.name), model)
+        draw_to(output / f"{source.name}.png", read(source.pha, name=source.name), model)
         typer.echo(f"  {source.name}.png")
     typer.echo(f"\nThe same by hand: xlatent embed {spectra} --output {table_file}")
     typer.echo(f"                  xlatent show {sources[0].pha} --output {output / sources[0].name}.png")

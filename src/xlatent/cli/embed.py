@@ -344,7 +344,7 @@ def _to_hats(
 
 def _absolute(one: "Source | Rows") -> "Source | Rows":
     """The same wherever a worker was started."""
-    from xlatent.formats.fits_table import is_none
+    from xlatent.formats.companions import is_none
     from xlatent.formats.partitions import is_url
 
     if isinstance(one, Rows):

@@ -18,11 +18,11 @@ def info(
     background: Annotated[Path | None, typer.Option(help="Background, or 'none'.")] = None,
 ) -> None:
     """Say what a PHA file holds and which files were found for it, warnings included."""
-    from xlatent.formats.ogip_spectrum import read
+    from xlatent.formats.ogip_spectrum import read_spectra
 
     with redirect_warnings(lambda text: None):  # they are among the facts
-        found = read(pha, arf, rmf, background)
-    for i, spectrum in enumerate(found if isinstance(found, list) else [found]):
+        spectra = read_spectra(pha, arf, rmf, background)
+    for i, spectrum in enumerate(spectra):
         if i:
             typer.echo()
         for label, text in _facts(spectrum):

@@ -33,24 +33,15 @@ def show(
     from xlatent.infer.embed import load_model
 
     loaded = load_model(model or DEFAULT_MODEL, threads=1)
-    spectrum = read_one(pha, arf, rmf, background)
+    spectrum = _read_one(pha, arf, rmf, background)
     typer.echo(f"{draw_to(output, spectrum, loaded, posterior)}\nwritten to {output}")
 
 
-def read_one(
-    pha: Path, arf: Path | None = None, rmf: Path | None = None, background: Path | None = None, name: str | None = None
-) -> "Spectrum":
-    """Read a spectrum from a file that holds one.
+def _read_one(pha: Path, arf: Path | None, rmf: Path | None, background: Path | None) -> "Spectrum":
+    """Read a spectrum from a file that holds one."""
+    from xlatent.formats.ogip_spectrum import read_spectra
 
-    Raises
-    ------
-    ReadError, ResponseError
-        If it cannot be read, or holds several.
-    """
-    from xlatent.formats.ogip_spectrum import read
-
-    found = read(pha, arf, rmf, background, name)
-    spectra = found if isinstance(found, list) else [found]
+    spectra = read_spectra(pha, arf, rmf, background)
     if len(spectra) > 1:
         raise ReadError(
             f"{pha} holds {len(spectra)} spectra (type II), and one can be drawn; split the file or use xlatent embed"

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from xlatent.core.errors import ReadError
 from xlatent.csc.manifest import KINDS, Detection, Product
-from xlatent.formats.fits_table import Block, blocks, choose, is_none
+from xlatent.formats.companions import is_none
+from xlatent.formats.fits_table import Block, blocks, choose
 from xlatent.formats.ogip_response import ARF_NAMES, RMF_NAMES
 
 
@@ -46,7 +47,7 @@ def identify(path: Path, name: str | None = None) -> Product:
 def _main_table(path: Path, tables: list[Block]) -> tuple[str, Block]:
     """Kind of a product and the table that makes it one; what belongs beside that table must be there."""
     spectra = choose(tables, "SPECTRUM", None, ("SPECTRUM",))
-    sources = [table for table in spectra if table.kind("HDUCLAS2") != "BKG"]
+    sources = [table for table in spectra if table.hduclas(2) != "BKG"]
     if sources and "COUNTS" in sources[0].column_names:
         if len(spectra) == len(sources) and not is_none(sources[0].keyword("BACKFILE")):
             raise ReadError(

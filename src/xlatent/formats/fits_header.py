@@ -41,6 +41,9 @@ class Header:
         names = np.ndarray(len(self._text) // _CARD, "S8", self._text, strides=_CARD).tolist()
         return dict(zip(reversed(names), range(len(self._text) - _CARD, -1, -_CARD), strict=True))
 
+    def __contains__(self, name: str) -> bool:
+        return name.ljust(8).encode() in self._places
+
     def get(self, name: str) -> str | bool | int | float | None:
         """Value of a keyword, strings stripped; None where it is absent, empty or no value (FITS standard 4.0, 4.2)."""
         if name not in self._values:

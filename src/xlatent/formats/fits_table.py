@@ -67,7 +67,7 @@ class Block:
     @cached_property
     def _shape(self) -> tuple[int, int]:
         """Number of rows and bytes of each, once the sizes in the header have been found possible."""
-        with _in_words(self.where):
+        with _as_read_error(self.where):
             keys = ("BITPIX", "NAXIS", "GCOUNT", "NAXIS1", "NAXIS2", "PCOUNT", "TFIELDS")
             *fixed, width, n_rows, heap, n_columns = (self._header.whole(key) for key in keys)
             gap = self._header.whole("THEAP", width * n_rows) - width * n_rows
@@ -83,7 +83,7 @@ class Block:
         """Columns by their names in upper case, the first where two have one name."""
         found: dict[str, _Column] = {}
         used = 0
-        with _in_words(self.where):
+        with _as_read_error(self.where):
             for number in range(1, self._header.whole("TFIELDS") + 1):
                 name = str(self._header.get(f"TTYPE{number}") or f"column {number}").upper()
                 form = _FORM.match(str(self._header.get(f"TFORM{number}") or "").upper())
@@ -115,9 +115,13 @@ class Block:
         """Value of a header keyword, strings stripped; None where it is absent or empty."""
         return self._header.get(name)
 
-    def kind(self, name: str) -> str:
-        """Value of one of the HDUCLAS keywords, upper case; empty where it is absent."""
-        return str(self.keyword(name) or "").upper()
+    def states(self, name: str) -> bool:
+        """Tell whether there is a column or keyword of a name, whatever its value."""
+        return name in self._columns or name in self._header
+
+    def hduclas(self, level: int) -> str:
+        """Value of HDUCLAS1, HDUCLAS2 or HDUCLAS3, upper case; empty where it is absent."""
+        return str(self.keyword(f"HDUCLAS{level}") or "").upper()
 
     def number(self, name: str) -> float | None:
         """Value of a numeric header keyword; None where it is absent.
@@ -138,8 +142,8 @@ class Block:
             raise ReadError(f"{self.where}: keyword {name} should be a number, and it is {value!r}; correct the header")
         return number
 
-    def lowest(self, name: str) -> int | None:
-        """Smallest legal value of a column (TLMINn); None where the header does not say or there is no such column."""
+    def tlmin(self, name: str) -> int | None:
+        """Find the smallest legal value of a column (TLMINn); None where the header does not tell."""
         if name not in self._columns:
             return None
         value = self.number(f"TLMIN{self._columns[name].number}")
@@ -160,7 +164,7 @@ class Block:
             raise ReadError(
                 f"{self.where}: column {name} should be numbers of fixed width, and it is of type {column.letter}"
             )
-        with _in_words(self.where):
+        with _as_read_error(self.where):
             if column.letter == "A":
                 text = self._cells(column, np.dtype(f"S{column.repeat}"), 1)[:, 0]
                 return np.strings.strip(np.strings.decode(text, "ascii", "replace"))
@@ -186,7 +190,7 @@ class Block:
             raise ReadError(
                 f"{self.where}: column {name} should hold numbers, and its rows are of type {column.elements!r}"
             )
-        with _in_words(self.where):
+        with _as_read_error(self.where):
             descriptors = self._cells(column, np.dtype(">i4" if column.letter == "P" else ">i8"), 2).astype(np.int64)
             length, place = descriptors[:, 0], descriptors[:, 1]
             n_rows, width = self._shape
@@ -201,7 +205,7 @@ class Block:
             # Rows may share places in the heap, but thousands that each span all of it are damage.
             if size.sum(dtype=float) > 16 * len(heap):
                 raise ValueError(f"rows of column {name} overlap")
-            values = np.frombuffer(_together(heap, place[length > 0], size[length > 0]), dtype)
+            values = np.frombuffer(_gather(heap, place[length > 0], size[length > 0]), dtype)
             return self._scaled(column, values.astype(np.float64 if dtype.kind == "f" else np.int64)), length
 
     def _scaled(self, column: _Column, values: np.ndarray) -> np.ndarray:
@@ -232,10 +236,10 @@ def blocks(path: Path) -> list[Block]:
     ReadError
         If there is no such file, or it is empty, damaged or not FITS.
     """
-    return tables(path, unpacked(path, stored(path)))
+    return tables(path, decompress(path, read_bytes(path)))
 
 
-def stored(path: Path) -> bytes:
+def read_bytes(path: Path) -> bytes:
     """Read the bytes of a FITS file as they are stored.
 
     Raises
@@ -243,7 +247,7 @@ def stored(path: Path) -> bytes:
     ReadError
         If there is no such file, or it cannot be read.
     """
-    with _in_words(path):
+    with _as_read_error(path):
         try:
             return path.read_bytes()
         except OSError:
@@ -251,7 +255,7 @@ def stored(path: Path) -> bytes:
             raise
 
 
-def unpacked(path: Path, raw: bytes | bytearray) -> bytes | bytearray:
+def decompress(path: Path, raw: bytes | bytearray) -> bytes | bytearray:
     """Undo the compression of a FITS file, if there is one; ``path`` is for error messages.
 
     Raises
@@ -259,7 +263,7 @@ def unpacked(path: Path, raw: bytes | bytearray) -> bytes | bytearray:
     ReadError
         If the bytes are damaged or not FITS.
     """
-    with _in_words(path):
+    with _as_read_error(path):
         plain = _inflated(raw) if raw.startswith(_GZIP) else raw
         _check_is_fits(path, bytes(plain[:9]))
     return plain
@@ -275,7 +279,7 @@ def checksum(raw: bytes | bytearray) -> tuple[int, int]:
 def tables(path: Path, raw: bytes | bytearray) -> list[Block]:
     """Find the binary tables in the uncompressed bytes of a FITS file; ``path`` is for error messages."""
     view = memoryview(raw)
-    with _in_words(path):
+    with _as_read_error(path):
         return [
             Block(path, header, view[start:])
             for header, start in walk(lambda at: bytes(view[at : at + RECORD]))
@@ -293,7 +297,8 @@ def headers(path: Path) -> list[dict[str, Any]]:
 
     Returns
     -------
-    For each extension EXTNAME, HDUCLAS1, HDUCLAS2, BACKFILE, RESPFILE and ANCRFILE, None where absent.
+    For each extension those of EXTNAME, HDUCLAS1, HDUCLAS2, BACKFILE, RESPFILE and ANCRFILE that are there, None where
+    one is empty.
 
     Raises
     ------
@@ -301,13 +306,13 @@ def headers(path: Path) -> list[dict[str, Any]]:
         If there is no such file, or it is empty, damaged or not FITS.
     """
     names = ("EXTNAME", "HDUCLAS1", "HDUCLAS2", "BACKFILE", "RESPFILE", "ANCRFILE")
-    with _in_words(path), _open(path) as stream:
+    with _as_read_error(path), _open(path) as stream:
 
         def record(at: int) -> bytes:
             stream.seek(at)
             return stream.read(RECORD)
 
-        return [{name: header.get(name) for name in names} for header, _ in walk(record)][1:]
+        return [{name: header.get(name) for name in names if name in header} for header, _ in walk(record)][1:]
 
 
 def choose(
@@ -325,49 +330,9 @@ def choose(
         Extension names that count where no table has the keywords.
     """
     classed = [
-        table
-        for table in tables
-        if table.kind("HDUCLAS1") == hduclas1 and (hduclas2 is None or table.kind("HDUCLAS2") in hduclas2)
+        table for table in tables if table.hduclas(1) == hduclas1 and (hduclas2 is None or table.hduclas(2) in hduclas2)
     ]
     return classed or [table for table in tables if table.name.upper() in names]
-
-
-def stem(path: Path) -> str:
-    """File name without its suffix and without ``.gz``."""
-    return Path(path.name.removesuffix(".gz")).stem
-
-
-def is_none(name: object) -> bool:
-    """Tell whether a file name says that there is no file: None, empty, blank, or ``none`` in any case."""
-    return name is None or str(name).strip().lower() in ("", "none", ".")  # Path("") is "."
-
-
-def existing(path: Path) -> Path | None:
-    """Return the path itself, or with ``.gz`` added or taken away, whichever exists."""
-    name = str(path)
-    for candidate in (name, f"{name}.gz", name.removesuffix(".gz")):
-        try:
-            if Path(candidate).exists():
-                return Path(candidate)
-        except (OSError, ValueError):  # a damaged header may hold what is no file name at all
-            return None
-    return None
-
-
-def companion(path: Path, named: str) -> Path | None:
-    """Find a file that the header of another names: relative to it or, failing that, of that name next to it.
-
-    Parameters
-    ----------
-    path
-        The file whose header names the other.
-    named
-        The name; an extension or row after it, as in ``a.rmf[MATRIX]`` or ``a.rmf{2}``, is passed over.
-    """
-    plain = named.split("[")[0].split("{")[0].strip()
-    if not Path(plain).name:
-        return None
-    return existing(path.parent / plain) or existing(path.parent / Path(plain).name)
 
 
 def is_fits(path: Path) -> bool:
@@ -418,7 +383,7 @@ def _real(value: Any, default: float) -> float:
     return float(value) if isinstance(value, int | float) else default
 
 
-def _together(heap: memoryview, place: np.ndarray, size: np.ndarray) -> Any:
+def _gather(heap: memoryview, place: np.ndarray, size: np.ndarray) -> Any:
     """Bytes of stretches of a heap, one after the other."""
     if place.size == 0:
         return b""
@@ -437,7 +402,7 @@ def _together(heap: memoryview, place: np.ndarray, size: np.ndarray) -> Any:
 
 
 @contextmanager
-def _in_words(where: Path | str) -> Iterator[None]:
+def _as_read_error(where: Path | str) -> Iterator[None]:
     """Turn what damaged files make NumPy, zlib and the checks above raise into one sentence."""
     try:
         yield

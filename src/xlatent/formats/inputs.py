@@ -6,15 +6,23 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from xlatent.core.errors import ReadError, XlatentWarning
-from xlatent.formats.fits_table import companion, headers, is_fits, is_none, stem
+from xlatent.formats.companions import companion_of_one_name, is_none, named_companion, stem
+from xlatent.formats.fits_table import headers, is_fits
+
+if TYPE_CHECKING:
+    from xlatent.core.spectrum import Spectrum
+    from xlatent.formats.ogip_response import ResponseReader
+
+SHARDS = (".hdf5", ".h5")
+"""Suffixes of files of the Multimodal Universe, which hold many spectra each."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """One spectrum to read; what is None is left to the header of the PHA file, ``none`` means that there is none."""
+    """One file to read; what is None is left to the header of the PHA file, ``none`` means that there is none."""
 
     name: str
     pha: Path
@@ -22,9 +30,90 @@ class Source:
     rmf: Path | None = None
     background: Path | None = None
 
+    def read(self, *, responses: "ResponseReader | None" = None, spread: bool = False) -> "list[Spectrum]":
+        """Read all spectra of the file.
+
+        Parameters
+        ----------
+        responses : ResponseReader, optional
+            Keeps responses, so that spectra that have the same share it; several threads may use one.
+        spread : bool
+            Share the counts of a group evenly among its channels; of files of the Multimodal Universe, see
+            `multimodal_universe.read`.
+
+        Raises
+        ------
+        ReadError, ResponseError
+            If a file is missing, damaged, or not what it should be.
+        ParameterError
+            If it is a file of the Multimodal Universe, and h5py is not installed.
+
+        Examples
+        --------
+        >>> import xlatent as xl
+        >>> sample = Path(xl.__file__).parent / "sample"
+        >>> [spectrum.name for spectrum in Source("mine", sample / "sim17_000.pha.gz").read()]
+        ['mine']
+        """
+        from xlatent.formats.ogip_response import ResponseReader
+
+        responses = responses if responses is not None else ResponseReader()
+        if self.pha.suffix in SHARDS:
+            from xlatent.formats import multimodal_universe
+
+            return multimodal_universe.read(self.pha, responses.nominal, spread=spread)
+        from xlatent.formats.ogip_spectrum import read_spectra
+
+        return read_spectra(self.pha, self.arf, self.rmf, self.background, self.name, responses=responses)
+
+
+def read_all(
+    inputs: str | Path | Iterable[str | Path], *, responses: "ResponseReader | None" = None, spread: bool = False
+) -> "list[Spectrum]":
+    """Read the spectra of many files with their backgrounds and responses.
+
+    Parameters
+    ----------
+    inputs : str or Path, or several of them
+        PHA file (of type II: every row of it), folder, pattern, manifest or file of the Multimodal Universe, as `find`
+        takes them.
+    responses : ResponseReader, optional
+        Keeps responses between calls. Within a call, spectra that have the same share it.
+    spread : bool
+        Share the counts of a group evenly among its channels; of files of the Multimodal Universe, see
+        `multimodal_universe.read`.
+
+    Returns
+    -------
+    list of Spectrum
+        In the order of the inputs, each file once, with names of which no two are equal.
+
+    Raises
+    ------
+    ReadError, ResponseError
+        If an input does not exist or holds no spectrum, or a spectrum cannot be read.
+
+    Warns
+    -----
+    XlatentWarning
+        Where something was repaired, assumed or passed over.
+
+    Examples
+    --------
+    >>> import xlatent as xl
+    >>> sample = Path(xl.__file__).parent / "sample"
+    >>> [spectrum.name for spectrum in xl.read_all(sample)][:2]
+    ['sim17_000', 'sim17_001']
+    """
+    from xlatent.formats.ogip_response import ResponseReader
+
+    responses = responses if responses is not None else ResponseReader()
+    given = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    return [spectrum for source in find(given) for spectrum in source.read(responses=responses, spread=spread)]
+
 
 def find(inputs: Sequence[str | Path]) -> list[Source]:
-    """Find the spectra that a list of inputs stands for.
+    """Find the files that a list of inputs stands for.
 
     Parameters
     ----------
@@ -45,7 +134,7 @@ def find(inputs: Sequence[str | Path]) -> list[Source]:
         If an input does not exist, or no spectrum is found in it.
     """
     found: list[Source] = []
-    told: list[str] = []
+    told: list[XlatentWarning] = []
     for item in inputs:
         sources = list(_expand(item, told))
         if not sources:
@@ -54,12 +143,12 @@ def find(inputs: Sequence[str | Path]) -> list[Source]:
                 "holds none; give PHA files, a folder or a manifest"
             )
         found.extend(sources)
-    for text in dict.fromkeys(told):
-        warnings.warn(text, XlatentWarning, stacklevel=2)
+    for warning in {str(warning): warning for warning in told}.values():
+        warnings.warn(warning, stacklevel=2)
     return _named_apart(list(dict.fromkeys(found)))
 
 
-def _expand(item: str | Path, told: list[str]) -> Iterator[Source]:
+def _expand(item: str | Path, told: list[XlatentWarning]) -> Iterator[Source]:
     """Spectra of one input."""
     path = Path(item)
     if path.is_dir():
@@ -106,25 +195,35 @@ def _manifest(path: Path) -> list[Source]:
     return sources
 
 
-def _spectra_among(files: Iterable[Path], told: list[str]) -> list[Source]:
+def _spectra_among(files: Iterable[Path], told: list[XlatentWarning]) -> list[Source]:
     """Those of some files that hold source spectra and serve none of the others as background."""
     spectra = _spectra(_contents(files, told))
     backgrounds = set()
     for file, table in spectra.items():
-        background = None if is_none(table["BACKFILE"]) else companion(file, str(table["BACKFILE"]))
+        background = _background(file, table)
         if background != file:  # files of the Chandra Source Catalog hold their own background
             backgrounds.add(background)
     kept = {file: table for file, table in spectra.items() if file not in backgrounds}
     in_folder = Counter(file.parent for file in kept)
     return [
         _with_lone_response(Source(stem(file), file), told)
-        if is_none(table["RESPFILE"]) and in_folder[file.parent] == 1
+        if is_none(table.get("RESPFILE")) and in_folder[file.parent] == 1
         else Source(stem(file), file)
         for file, table in kept.items()
     ]
 
 
-def _contents(files: Iterable[Path], told: list[str]) -> dict[Path, list[dict[str, Any]]]:
+def _background(file: Path, table: dict[str, Any]) -> Path | None:
+    """Find the background of a spectrum, as `ogip_spectrum.read` does."""
+    if "BACKFILE" not in table:
+        return companion_of_one_name(file, "BACKFILE")
+    named = table["BACKFILE"]
+    if is_none(named):
+        return None
+    return named_companion(file, str(named)) or companion_of_one_name(file, "BACKFILE")
+
+
+def _contents(files: Iterable[Path], told: list[XlatentWarning]) -> dict[Path, list[dict[str, Any]]]:
     """Describe the extensions of those files that are FITS files."""
     found = {}
     for file in sorted(files):
@@ -132,7 +231,7 @@ def _contents(files: Iterable[Path], told: list[str]) -> dict[Path, list[dict[st
             try:
                 found[file] = headers(file)
             except ReadError as error:
-                told.append(f"{error}; it was passed over")
+                told.append(XlatentWarning(f"{error}; it was passed over", "a damaged file was passed over", str(file)))
     return found
 
 
@@ -148,24 +247,26 @@ def _spectra(contents: dict[Path, list[dict[str, Any]]]) -> dict[Path, dict[str,
 
 def _is_source(table: dict[str, Any]) -> bool:
     """Tell whether an extension holds a source spectrum: by HDUCLAS or, where that is missing, by name."""
-    kind = str(table["HDUCLAS1"] or table["EXTNAME"] or "").upper()
-    return kind == "SPECTRUM" and str(table["HDUCLAS2"] or "").upper() != "BKG"
+    kind = str(table.get("HDUCLAS1") or table.get("EXTNAME") or "").upper()
+    return kind == "SPECTRUM" and str(table.get("HDUCLAS2") or "").upper() != "BKG"
 
 
-def _with_lone_response(source: Source, told: list[str]) -> Source:
+def _with_lone_response(source: Source, told: list[XlatentWarning]) -> Source:
     """Pair a spectrum that names no response with the only RMF and ARF of its folder."""
     contents = _contents(source.pha.parent.iterdir(), told)
     rmfs, arfs = (
-        [file for file, tables in contents.items() if any(table["HDUCLAS2"] == kind for table in tables)]
+        [file for file, tables in contents.items() if any(table.get("HDUCLAS2") == kind for table in tables)]
         for kind in ("RSP_MATRIX", "SPECRESP")
     )
     if len(rmfs) != 1 or len(arfs) > 1:
         return source
     names = " and ".join(file.name for file in (*rmfs, *arfs))
-    told.append(
+    text = (
         f"{source.pha} names no response and is read with {names}, the only ones in its folder; "
         "give a manifest if that is wrong"
     )
+    kind = "a spectrum names no response and is read with the only one in its folder"
+    told.append(XlatentWarning(text, kind, str(source.pha)))
     return replace(source, rmf=rmfs[0], arf=arfs[0] if arfs else None)
 
 

@@ -3,15 +3,17 @@
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from threading import Lock
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from xlatent.core.errors import ParameterError, ResponseError
+from xlatent.core.errors import ParameterError, ResponseError, XlatentWarning
+from xlatent.core.hooks import implementation
 from xlatent.core.spectrum import Response
-from xlatent.formats.fits_table import Block, checksum, choose, stored, tables, unpacked
+from xlatent.formats.fits_table import Block, checksum, choose, decompress, read_bytes, tables
 
 RMF_NAMES = ("MATRIX", "SPECRESP MATRIX", "RSP_MATRIX", "AXAF_RMF")
 ARF_NAMES = ("SPECRESP", "AXAF_ARF")
@@ -20,18 +22,13 @@ SMALLEST_ENERGY = 1e-10
 """keV; stands for an ENERG_LO of 0, where many models have no value (Sherpa's ``minimum_energy``)."""
 
 
-# What is kept to be shared: bytes of matrices and of the files they came from, and responses made of each, whose
-# projections others may keep.
-_BUDGET, _MOST_MADE = 256 * 2**20, 32
-
-
 @dataclass(frozen=True, eq=False)
 class _Rmf:
     """What an RMF file holds, and the responses made with it; files of the same content share it.
 
     Attributes
     ----------
-    stored
+    contents
         The file as it was found, and uncompressed once that has been needed to recognise another.
     parts
         What makes a `Response` together with an area.
@@ -40,110 +37,186 @@ class _Rmf:
     holds_area
         Whether the area is part of the matrix.
     remarks
-        What was assumed, each to be read after the name of the file.
+        What was assumed: kind, and text to be read after the name of the file.
     made
-        Responses and warnings by the names of RMF and ARF and the content of the ARF.
+        What was made of it, by the names of RMF and ARF and the content of the ARF.
     """
 
-    stored: list[bytes | bytearray]
+    contents: list[bytes | bytearray]
     parts: dict[str, Any]
     meta: dict[str, str]
     holds_area: bool
-    remarks: list[str]
-    made: dict[tuple[Path, Path | None, bytes], tuple[Response, list[str]]] = field(default_factory=dict)
+    remarks: list[tuple[str, str]]
+    made: dict[tuple[Path, Path | None, bytes], "FoundResponse"] = field(default_factory=dict)
 
     @property
     def size(self) -> int:
         """Bytes in memory, about."""
-        areas = sum(response.area.nbytes + len(key[2]) for key, (response, _) in list(self.made.items()))
-        return sum(map(len, self.stored)) + self.parts["redistribution"].nnz * 12 + areas
+        areas = sum(found.response.area.nbytes + len(key[2]) for key, found in self.made.items())
+        return sum(map(len, self.contents)) + self.parts["redistribution"].nnz * 12 + areas
 
 
-# The sources of a field often share their RMF. By checksum and length of the content, the latest last.
-_known: OrderedDict[tuple[int, int], _Rmf] = OrderedDict()
+class FoundResponse(NamedTuple):
+    """A response and what its files said.
+
+    Attributes
+    ----------
+    response : Response
+        RMF and ARF together.
+    warnings : list of XlatentWarning
+        What had to be repaired or assumed.
+    arf_telescope : str
+        TELESCOP of the ARF; empty where there is none.
+    """
+
+    response: Response
+    warnings: list[XlatentWarning]
+    arf_telescope: str
 
 
-def read_response(rmf: Path, arf: Path | None, warnings: list[str]) -> Response:
-    """Read an RMF and, where there is one, its ARF.
+class ResponseReader:
+    """A reader of responses that keeps what it read: the sources of a field often share their RMF.
 
     An RMF whose content is that of one read before, under whatever name, is not decoded again: its arrays are shared.
-    Where names and content of both files are those of before, the response is the very same object.
+    Where names and content of both files are those of before, the response is the very same object. Several threads may
+    share a reader.
 
     Parameters
     ----------
-    rmf, arf
-        The files.
-    warnings
-        What had to be repaired or assumed is appended here.
+    max_bytes : int
+        Bytes of matrices, of the files they came from and of areas to keep.
+    max_areas : int
+        Responses to keep of one RMF, whose projections others may keep.
 
-    Raises
-    ------
-    ReadError
-        If a file is missing or damaged.
-    ResponseError
-        If it holds no response, or one that contradicts itself.
+    Examples
+    --------
+    >>> import xlatent as xl
+    >>> sample = Path(xl.__file__).parent / "sample"
+    >>> reader = ResponseReader()
+    >>> first, again = (xl.read(sample / "sim17_000.pha.gz", responses=reader) for _ in range(2))
+    >>> first.response is again.response
+    True
     """
-    matrix = _read_rmf(rmf)
-    content = b"" if arf is None else stored(arf)
-    key = (rmf, arf, content)
-    if key not in matrix.made:
-        remarks = [f"{rmf}{text}" for text in matrix.remarks]
-        lo, hi = matrix.parts["energy_lo"], matrix.parts["energy_hi"]
-        meta = {"rmf": str(rmf), **matrix.meta}
-        if arf is not None:
-            area = _area(arf, content, lo, hi, remarks)
-            meta["arf"] = str(arf)
+
+    def __init__(self, max_bytes: int = 256 * 2**20, max_areas: int = 32) -> None:
+        self._max_bytes, self._max_areas = max_bytes, max_areas
+        # By checksum and length of the content, the latest last.
+        self._rmfs: OrderedDict[tuple[int, int], _Rmf] = OrderedDict()
+        self._nominal: dict[int, Response] = {}
+        self._lock = Lock()
+
+    def read(self, rmf: Path, arf: Path | None = None) -> FoundResponse:
+        """Read an RMF and, where there is one, its ARF.
+
+        Parameters
+        ----------
+        rmf, arf : Path
+            The files.
+
+        Raises
+        ------
+        ReadError
+            If a file is missing or damaged.
+        ResponseError
+            If it holds no response, or one that contradicts itself.
+
+        Examples
+        --------
+        >>> import xlatent as xl
+        >>> sample = Path(xl.__file__).parent / "sample"
+        >>> found = ResponseReader().read(sample / "sim17_000.rmf.gz", sample / "sim17_000.arf.gz")
+        >>> found.response
+        <Response of CHANDRA ACIS: 1070 energy bins 0.3-11 keV, 1024 channels, area up to 686.9 cm2>
+        """
+        raw, content = read_bytes(rmf), b"" if arf is None else read_bytes(arf)
+        key = (rmf, arf, content)
+        with self._lock:
+            matrix = self._rmf(rmf, raw)
+            if key not in matrix.made:
+                matrix.made[key] = _response(matrix, rmf, arf, content)
+            found = matrix.made[key]
+            while len(matrix.made) > self._max_areas:
+                del matrix.made[next(iter(matrix.made))]
+            while sum(kept.size for kept in self._rmfs.values()) > self._max_bytes:
+                self._rmfs.popitem(last=False)
+        return found
+
+    def holds_area(self, rmf: Path) -> bool:
+        """Tell whether an RMF contains the effective area (HDUCLAS3 = FULL), so that an ARF would count it twice.
+
+        Raises
+        ------
+        ReadError, ResponseError
+            As `read`.
+        """
+        raw = read_bytes(rmf)
+        with self._lock:
+            return self._rmf(rmf, raw).holds_area
+
+    def nominal(self, year: int) -> Response:
+        """Return the response that stands in where a file has none: ACIS, back-illuminated chip, on axis, in a year."""
+        with self._lock:
+            if year not in self._nominal:
+                self._nominal[year] = implementation("nominal_response")("BI", float(year))
+            return self._nominal[year]
+
+    def clear_cache(self) -> None:
+        """Let go of all responses that were kept to be shared."""
+        with self._lock:
+            self._rmfs.clear()
+            self._nominal.clear()
+
+    def _rmf(self, rmf: Path, raw: bytes) -> _Rmf:
+        """Decode an RMF file, or find what was decoded from the same content."""
+        key = checksum(raw)
+        known = self._rmfs.get(key)
+        if known is not None and raw not in known.contents:
+            # The same with other compression, or another file that the checksum does not tell apart.
+            content = decompress(rmf, raw)
+            if content not in known.contents:
+                if content == decompress(rmf, known.contents[0]):
+                    known.contents.append(content)
+                else:
+                    known = None
+        if known is None:
+            known = self._rmfs[key] = _decoded(rmf, raw)
+        self._rmfs.move_to_end(key)
+        return known
+
+
+def _response(matrix: _Rmf, rmf: Path, arf: Path | None, content: bytes) -> FoundResponse:
+    """Join a decoded RMF with the area that the bytes of an ARF file hold."""
+    told = [XlatentWarning(f"{rmf}{text}", kind, str(rmf)) for kind, text in matrix.remarks]
+    lo, hi = matrix.parts["energy_lo"], matrix.parts["energy_hi"]
+    meta = {"rmf": str(rmf), **matrix.meta}
+    telescope = ""
+    if arf is not None:
+        area, telescope = _area(arf, content, lo, hi, told)
+        meta["arf"] = str(arf)
+    else:
+        area = np.ones(lo.size)
+        if matrix.holds_area:
+            meta["area"] = "contained in the RMF"
         else:
-            area = np.ones(lo.size)
-            if matrix.holds_area:
-                meta["area"] = "contained in the RMF"
-            else:
-                remarks.append(
+            told.append(
+                XlatentWarning(
                     f"{rmf} is used without an ARF, so the effective area is taken as 1 cm2 at all energies; "
-                    "give the ARF, unless the RMF contains the area"
+                    "give the ARF, unless the RMF contains the area",
+                    "an RMF was used without an ARF, its area taken as 1 cm2 at all energies",
+                    str(rmf),
                 )
-        try:
-            matrix.made[key] = Response(**matrix.parts, area=area, meta=meta), remarks
-        except ParameterError as error:
-            raise ResponseError(
-                f"{rmf if arf is None else f'{rmf} with {arf}'}: {error}; make the response again"
-            ) from None
-    response, remarks = matrix.made[key]
-    while len(matrix.made) > _MOST_MADE:
-        del matrix.made[next(iter(matrix.made))]
-    while sum(kept.size for kept in list(_known.values())) > _BUDGET:  # a list: others may read in other threads
-        _known.popitem(last=False)
-    warnings.extend(remarks)
-    return response
-
-
-def forget() -> None:
-    """Let go of all responses that were kept to be shared."""
-    _known.clear()
-
-
-def _read_rmf(rmf: Path) -> _Rmf:
-    """Decode an RMF file, or find what was decoded from the same content."""
-    raw = stored(rmf)
-    key = checksum(raw)
-    known = _known.get(key)
-    if known is not None and raw not in known.stored:
-        # The same with other compression, or another file that the checksum does not tell apart.
-        content = unpacked(rmf, raw)
-        if content not in known.stored:
-            if content == unpacked(rmf, known.stored[0]):
-                known.stored.append(content)
-            else:
-                known = None
-    if known is None:
-        known = _known[key] = _decoded(rmf, raw)
-    _known.move_to_end(key)
-    return known
+            )
+    try:
+        return FoundResponse(Response(**matrix.parts, area=area, meta=meta), told, telescope)
+    except ParameterError as error:
+        raise ResponseError(
+            f"{rmf if arf is None else f'{rmf} with {arf}'}: {error}; make the response again"
+        ) from None
 
 
 def _decoded(rmf: Path, raw: bytes) -> _Rmf:
     """Decode the matrices of an RMF file and its channels."""
-    found = tables(rmf, unpacked(rmf, raw))
+    found = tables(rmf, decompress(rmf, raw))
     matrices = choose(found, "RESPONSE", ("RSP_MATRIX",), RMF_NAMES)
     if not matrices:
         hint = "it looks like an ARF" if choose(found, "RESPONSE", ("SPECRESP",), ARF_NAMES) else "give an RMF"
@@ -155,7 +228,7 @@ def _decoded(rmf: Path, raw: bytes) -> _Rmf:
         raise ResponseError(f"{rmf} should hold an extension EBOUNDS, and it holds {_held(found)}; give a whole RMF")
     chan_lo, chan_hi, numbers = _channels(bounds[0])
     energy_lo, energy_hi = _energies(matrices[0])
-    remarks: list[str] = []
+    remarks: list[tuple[str, str]] = []
     first = _first_channel(matrices[0], bounds[0], numbers, remarks)
     redistribution = _matrix(matrices[0], chan_lo.size, first)
     for other in matrices[1:]:
@@ -188,7 +261,7 @@ def _decoded(rmf: Path, raw: bytes) -> _Rmf:
         "chan_hi": chan_hi,
         "first_channel": first,
     }
-    return _Rmf([raw], parts, meta, matrices[0].kind("HDUCLAS3") == "FULL", remarks)
+    return _Rmf([raw], parts, meta, matrices[0].hduclas(3) == "FULL", remarks)
 
 
 def _held(found: list[Block]) -> str:
@@ -250,25 +323,28 @@ def _count_on(numbers: Int[np.ndarray, " n_chan"]) -> bool:
     return bool(numbers[0] >= 0 and np.all(np.diff(numbers) == 1))
 
 
-def _first_channel(matrix: Block, bounds: Block, numbers: Int[np.ndarray, " n_chan"], remarks: list[str]) -> int:
+def _first_channel(
+    matrix: Block, bounds: Block, numbers: Int[np.ndarray, " n_chan"], remarks: list[tuple[str, str]]
+) -> int:
     """Find the number that F_CHAN gives the first channel.
 
     TLMIN of F_CHAN says it. Without TLMIN, the first channel of EBOUNDS does, unless its numbers are unusable (see
     ``_channels``) or F_CHAN contradicts them; then it is 1, OGIP's default, or 0 if F_CHAN uses 0.
     """
-    stated = matrix.lowest("F_CHAN")
+    stated = matrix.tlmin("F_CHAN")
     if stated is not None:
         return stated
-    lowest = bounds.lowest("CHANNEL")
+    lowest = bounds.tlmin("CHANNEL")
     assumed = int(numbers[0]) if _count_on(numbers) else 1 if lowest is None else lowest
     smallest = _smallest_used(matrix)
     first = 0 if smallest == 0 else assumed
     # A grid that begins at channel 1 is what every program assumes, and one that uses channel 0 cannot begin later.
     if first != assumed or (first == 0 and smallest != 0):
-        remarks.append(
+        text = (
             f"[{matrix.name}] has no TLMIN for F_CHAN, and its first channel is taken as {first}; "
             "if lines come out one channel off, set TLMIN"
         )
+        remarks.append(("an RMF has no TLMIN for F_CHAN, and its first channel was assumed", text))
     return first
 
 
@@ -354,14 +430,15 @@ def _area(
     raw: bytes,
     energy_lo: Float[np.ndarray, " n_energy"],
     energy_hi: Float[np.ndarray, " n_energy"],
-    remarks: list[str],
-) -> Float[np.ndarray, " n_energy"]:
-    """Effective area on the energy grid of the RMF, cm2, from the bytes of an ARF file."""
-    held = tables(arf, unpacked(arf, raw))
+    told: list[XlatentWarning],
+) -> tuple[Float[np.ndarray, " n_energy"], str]:
+    """Find the effective area on the energy grid of the RMF, cm2, and TELESCOP, from the bytes of an ARF file."""
+    held = tables(arf, decompress(arf, raw))
     found = choose(held, "RESPONSE", ("SPECRESP",), ARF_NAMES)
     if not found:
         hint = "it looks like an RMF" if choose(held, "RESPONSE", ("RSP_MATRIX",), RMF_NAMES) else "give an ARF"
         raise ResponseError(f"{arf} should hold an extension SPECRESP, and it holds {_held(held)}; {hint}")
+    telescope = str(found[0].keyword("TELESCOP") or "")
     lo, hi = _energies(found[0])
     area = _need(found[0], "SPECRESP")
     if np.any(area < 0):
@@ -369,12 +446,14 @@ def _area(
     order = np.argsort(lo, kind="stable")
     lo, hi, area = lo[order], hi[order], area[order]
     if _same_grid((energy_lo, energy_hi), (lo, hi)):
-        return area
-    remarks.append(
+        return area, telescope
+    text = (
         f"{arf} has {lo.size} energy bins of {lo[0]:.4g}-{hi[-1]:.4g} keV where the RMF has {energy_lo.size} of "
         f"{energy_lo[0]:.4g}-{energy_hi[-1]:.4g} keV: its area was interpolated on to the grid of the RMF, "
         "and is 0 beyond its ends"
     )
+    kind = "the energy bins of an ARF are not those of its RMF, and its area was interpolated"
+    told.append(XlatentWarning(text, kind, str(arf)))
     middle = (energy_lo + energy_hi) / 2
     inside = (middle >= lo[0]) & (middle <= hi[-1])
-    return np.where(inside, np.interp(middle, (lo + hi) / 2, area), 0.0)
+    return np.where(inside, np.interp(middle, (lo + hi) / 2, area), 0.0), telescope

@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from xlatent.formats.inputs import Source
+    from xlatent.formats.ogip_response import ResponseReader
 
 LEFT_OUT = "left_out.csv"
 """File of the store that lists the spectra left out by the last call, with reasons."""
@@ -197,7 +198,7 @@ def _selection(inputs: Sequence[str]) -> Path | None:
 
 def _fingerprint(source: "Source") -> str:
     """What tells an input from others: its name and its files, wherever the command is given."""
-    from xlatent.formats.fits_table import is_none
+    from xlatent.formats.companions import is_none
 
     files = [source.pha, source.arf, source.rmf, source.background]
     named = ("" if file is None else "none" if is_none(file) else str(file.resolve()) for file in files)
@@ -209,15 +210,13 @@ def _read(folder: Path, sources: "Sequence[tuple[str, Source]]") -> _Outcome:
     """Read some spectra into rows; their matrices go into the store's folder at once."""
     import pyarrow as pa
 
-    from xlatent.formats.ogip_spectrum import read
     from xlatent.formats.store_rows import encode
 
     outcome = _Outcome([], [], [], len(sources))
     with redirect_warnings(outcome.warnings.append):
         for key, source in sources:
             try:
-                found = read(source.pha, source.arf, source.rmf, source.background, source.name)
-                rows = encode(found if isinstance(found, list) else [found], folder)
+                rows = encode(source.read(responses=_responses()), folder)
             except WriteError:
                 raise
             except Exception as error:
@@ -225,6 +224,14 @@ def _read(folder: Path, sources: "Sequence[tuple[str, Source]]") -> _Outcome:
             else:
                 outcome.rows.append(rows.append_column("input", pa.array([key] * rows.num_rows)))
     return outcome
+
+
+@cache
+def _responses() -> "ResponseReader":
+    """Responses that this process reads: those that several spectra have are read once."""
+    from xlatent.formats.ogip_response import ResponseReader
+
+    return ResponseReader()
 
 
 class _Catalogue:

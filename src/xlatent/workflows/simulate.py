@@ -9,7 +9,7 @@ from astropy.table import Table
 
 from xlatent.core.errors import ParameterError, WriteError
 from xlatent.core.spectrum import Response, Spectrum
-from xlatent.formats import ogip_spectrum
+from xlatent.formats import ogip_write
 from xlatent.simulate import acis, population
 from xlatent.simulate.observe import particle_background
 
@@ -58,7 +58,7 @@ def simulate(n: int, seed: int, output: str | Path, progress: Callable[[int], No
     for i in range(n):
         one = {name: values[i : i + 1] for name, values in rows.items()}
         spectrum, facts = observation(rng, one, f"sim{seed}_{i:03d}")
-        paths.append(ogip_spectrum.write(spectrum, output, spectrum.name))
+        paths.append(ogip_write.write(spectrum, output, spectrum.name))
         truth.append(facts)
         if progress is not None:
             progress(1)

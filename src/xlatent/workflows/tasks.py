@@ -16,8 +16,9 @@ from xlatent.workflows.parallel import batches
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from xlatent.core.spectrum import Response, Spectrum
+    from xlatent.core.spectrum import Spectrum
     from xlatent.formats.inputs import Source
+    from xlatent.formats.ogip_response import ResponseReader
     from xlatent.formats.store import ShardInfo, Store
     from xlatent.formats.store_rows import Rows as StoredRows
     from xlatent.infer.embed import LatentModel
@@ -255,16 +256,10 @@ def _groups(settings: Settings, task: Task, failures: list[Failure]) -> "Iterato
 
 
 def _read(settings: Settings, source: "Source") -> "list[Spectrum]":
-    from xlatent.formats import multimodal_universe
-    from xlatent.formats.ogip_spectrum import read
-
-    if source.pha.suffix in (".hdf5", ".h5"):
-        # A model with a likelihood wants the groups as they are; others want a curve without holes.
-        model = _loaded(settings.model, settings.model_sha256)
-        curve = not (settings.refine and model.info.probabilistic)
-        return list(multimodal_universe.read(source.pha, _nominal_response, spread=curve))
-    found = read(source.pha, source.arf, source.rmf, source.background, source.name)
-    return found if isinstance(found, list) else [found]
+    # Of grouped spectra, a model with a likelihood wants the groups as they are; others want a curve without holes.
+    model = _loaded(settings.model, settings.model_sha256)
+    curve = not (settings.refine and model.info.probabilistic)
+    return source.read(responses=_responses(), spread=curve)
 
 
 def _embedded(
@@ -316,8 +311,8 @@ def _shard(store: str, info: "ShardInfo") -> "StoredRows":
 
 
 @cache
-def _nominal_response(year: int) -> "Response":
-    """Response that stands in where a file has none: ACIS, back-illuminated chip, on axis."""
-    from xlatent.simulate import acis
+def _responses() -> "ResponseReader":
+    """Responses of files that this process reads: those that several spectra have are read once."""
+    from xlatent.formats.ogip_response import ResponseReader
 
-    return acis.response("BI", float(year))
+    return ResponseReader()
