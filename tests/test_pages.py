@@ -1,0 +1,157 @@
+"""Every code block of README and docs: commands and Python run as they stand there, and type checkers pass the Python."""
+
+import gzip
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import textwrap
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from astropy.table import Table
+from typer.testing import CliRunner
+
+from xlatent.cli.main import app
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# Commands that want a service, and the test that runs them against one on loopback.
+ELSEWHERE = {
+    "xlatent csc ": "tests/csc/end_to_end.py",
+    "xlatent train ": "tests/csc/end_to_end.py",
+    "xlatent build csc --catalog": "tests/csc/end_to_end.py",
+    "--scheduler": "tests/cluster/test_cluster.py",
+    "--format hats": "tests/cluster/test_cluster.py",
+    "torchrun": "tests/model/test_distributed.py",
+    "dask ": "tests/cluster/test_cluster.py",
+    "import lsdb": "tests/cluster/test_cluster.py",
+}
+
+
+class Block(NamedTuple):
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self):
+        return f"{self.page}:{self.line}"
+
+
+def _blocks():
+    for page in PAGES:
+        text = page.read_text()
+        for found in re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+            line = text.count("\n", 0, found.start()) + 1
+            yield Block(page.name, line, found[1], found[2])
+
+
+BLOCKS = list(_blocks())
+PYTHON = [block for block in BLOCKS if block.language == "python"]
+SHELL = [block for block in BLOCKS if block.language in ("sh", "console")]
+
+
+def _commands(block):
+    """Commands of a block, without prompts, comments and what they print."""
+    text = block.text.replace("\\\n", " ")
+    for line in text.splitlines():
+        if block.language == "console":
+            if not line.startswith("$ "):
+                continue
+            line = line.removeprefix("$ ")
+        command = shlex.split(line, comments=True)
+        if command:
+            yield shlex.join(command), command
+
+
+def _elsewhere(text):
+    return next((place for words, place in ELSEWHERE.items() if words in text), None)
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    """What the pages speak of, small: a spectrum with its companions, a folder of them, a store, tables."""
+    folder = tmp_path_factory.mktemp("pages")
+    sample = folder / "spectra"
+    shutil.copytree(resources.files("xlatent") / "sample", sample)
+    (sample / "truth.ecsv").unlink()
+    for file in sample.iterdir():
+        shutil.copy(file, folder)
+    (folder / "source.pi").write_bytes(gzip.decompress((sample / "sim17_000.pha.gz").read_bytes()))
+    shutil.copytree(sample, folder / "csc")
+    names = [f"sim17_{k:03d}" for k in range(6)]
+    Table({"name": names, "class": ["AGN", "AGN", "CV", "CV", "YSO", "YSO"]}).write(folder / "labels.csv")
+    flux = {f"flux_aper_{band}{end}": np.full(6, 1e-14) * scale
+            for band in "smh" for end, scale in (("", 1.0), ("_lolim", 0.9), ("_hilim", 1.1))}  # fmt: skip
+    renamed = {re.sub(r"flux_aper_(\w)_(\w+)", r"flux_aper_\2_\1", name): value for name, value in flux.items()}
+    Table({"name": names, **renamed}).write(folder / "selection.ecsv")
+    for arguments in (
+        ["build", "spectra", "--output", "store"],
+        ["embed", "spectra", "--output", "query.parquet"],
+        ["embed", "spectra", "--output", "spectra.parquet"],
+        ["embed", "store", "--output", "latents/"],
+    ):
+        _run(folder, arguments)
+    return folder
+
+
+def _run(folder, arguments):
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        result = CliRunner().invoke(app, arguments)
+    finally:
+        os.chdir(before)
+    assert result.exit_code == 0, f"xlatent {shlex.join(arguments)}\n{result.output}\n{result.exception!r}"
+    return result.output
+
+
+@pytest.mark.parametrize("block", [block for block in SHELL if block.page != "learn.md"], ids=str)
+@pytest.mark.filterwarnings("ignore")
+def test_commands_run(block, workspace):
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    targets = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for text, (program, *arguments) in _commands(block):
+        if place := _elsewhere(text):
+            assert (ROOT / place).is_file()
+        elif program == "make":
+            assert set(arguments) <= set(targets), text
+        elif program == "pip":
+            asked = re.findall(r"\[([\w,]+)\]", text)
+            assert arguments[0] == "install" and set(",".join(asked).split(",")) <= {*extras, ""}, text
+        else:
+            assert program == "xlatent", text
+            if "selection.ecsv" in text or "chandra" not in arguments:
+                _run(workspace, arguments)
+
+
+@pytest.mark.parametrize("block", [block for block in PYTHON if block.page != "learn.md"], ids=str)
+@pytest.mark.filterwarnings("ignore")
+def test_python_runs(block, workspace, monkeypatch):
+    if place := _elsewhere(block.text):
+        assert (ROOT / place).is_file()
+        return
+    monkeypatch.chdir(workspace)
+    exec(compile(block.text.replace("https://example.org/store", "store"), str(block), "exec"), {})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_type_checkers_pass_every_block(checker, tmp_path):
+    pytest.importorskip(checker)
+    for number, block in enumerate(PYTHON):
+        body = textwrap.indent(block.text, "    ")
+        (tmp_path / f"block_{number}.py").write_text(f"# {block}\ndef page() -> None:\n{body}")
+    settings = {
+        "mypy": ["--config-file", str(ROOT / "pyproject.toml"), str(tmp_path)],
+        "pyright": ["--pythonpath", sys.executable, str(tmp_path)],
+    }
+    done = subprocess.run([sys.executable, "-m", checker, *settings[checker]], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
