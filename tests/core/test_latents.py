@@ -1,13 +1,16 @@
 """The latent table: its columns, what it takes, and what it gives."""
 
+import sys
+
 import numpy as np
 import pytest
 from astropy import units
 from astropy.io.votable.ucd import check_ucd
-from astropy.table import Column, Table
+from astropy.table import Column, Table, vstack
 
-from xlatent.core.errors import ParameterError
-from xlatent.core.latents import COLUMNS, LatentTable
+from xlatent.core.errors import ModelError, ParameterError, XlatentError
+from xlatent.core.latent_columns import COLUMNS
+from xlatent.core.latents import LatentTable, check_same_model
 
 
 @pytest.fixture
@@ -30,7 +33,7 @@ def test_columns_in_order():
     assert names[15:23] == [f"z{i}_err" for i in range(8)]
     assert names[23:25] == ["z0_z1_cov", "z0_z2_cov"]
     assert sum(name.endswith("_cov") for name in names) == 28
-    assert names[-1] == "flags"
+    assert names[-7:] == ["source", "object", "telescope", "instrument", "mjd", "model_id", "flags"]
     assert len(set(names)) == len(names)
 
 
@@ -64,7 +67,7 @@ def test_rows_are_selected(table):
 
 def test_repr_and_astropy(table):
     text = repr(table)
-    assert text.startswith("LatentTable: 4 spectra, 8 latents, 106 columns; chandra-acis-8")
+    assert text.startswith("LatentTable: 4 spectra, 8 latents, 112 columns; chandra-acis-8")
     assert "log_flux_b" in text
     assert repr(LatentTable({})).startswith("LatentTable: 0 spectra")
     copy = table.to_astropy()
@@ -102,4 +105,83 @@ def test_unknown_column_is_named(table):
     with pytest.raises(KeyError, match="no column 'z9'"):
         table["z9"]
     with pytest.raises(TypeError, match="columns by name"):
-        table[0]
+        table[["z0", "z1"]]
+
+
+def test_rows_one_by_one(table, posterior):
+    rows = list(table)
+    assert [row["name"] for row in rows] == ["a", "b", "c", "d"]
+    assert rows[0]["obsid"] == 1522 and rows[1]["obsid"] is None and type(rows[0]["counts"]) is float
+    np.testing.assert_array_equal(rows[2].z, posterior[0][2])
+    np.testing.assert_allclose(rows[2].covariance, posterior[1][2], rtol=1e-12)
+    np.testing.assert_allclose(rows[2].z_err ** 2, np.diag(posterior[1][2]))
+    assert list(rows[0]) == table.colnames and len(rows[0]) == len(table.colnames)
+    assert table[-1]["name"] == "d" and "d" in repr(table[-1])
+    with pytest.raises(IndexError):
+        table[4]
+    with pytest.raises(TypeError):
+        rows[0]["z0"] = 1.0
+
+
+def test_rows_by_name(table):
+    assert table.loc["c"]["counts"] == 2.0
+    two = table.loc[["d", "a"]]
+    assert two["name"].tolist() == ["d", "a"] and two["obsid"].tolist() == [None, 1522]
+    with pytest.raises(KeyError, match="no row is named 'z0'"):
+        table.loc["z0"]
+    with pytest.raises(KeyError, match="2 rows are named .*take them by table"):
+        LatentTable.concat([table, table]).loc["a"]
+
+
+def test_masks_lists_and_missing_values(table):
+    assert table[table["obsid"] == 1522]["name"].tolist() == ["a"]  # rows without obsid are masked in the mask
+    assert table[[]].z.shape == (0, 8)
+    assert table[[3, 0]]["name"].tolist() == table[np.array([3, 0])]["name"].tolist() == ["d", "a"]
+    columns = {"name": ["a", "b"], "class": Column(["AGN", "YSO"], description="kind")}
+    some = LatentTable(columns)[[False, True]]
+    assert some["class"].tolist() == ["YSO"] and some["class"].description == "kind"
+
+
+def test_concat(table):
+    more = LatentTable({"name": ["e"], "obsid": [7], "class": ["AGN"], "rank": [2]}, table.meta)
+    both = LatentTable.concat([table, more])
+    assert both.meta == table.meta and len(both) == 5
+    assert both["obsid"].tolist() == [1522, None, 870950301, None, 7]
+    assert both["class"].tolist() == [None] * 4 + ["AGN"] and both["rank"].tolist() == [None] * 4 + [2]
+    np.testing.assert_array_equal(both.z, np.concatenate([table.z, more.z]))
+    for other in (LatentTable({"name": ["e"]}, {"model_sha256": "cd" * 32}), LatentTable({"name": ["e"]})):
+        with pytest.raises(ModelError, match="table 0 is of model abababababab, and table 1 of"):
+            LatentTable.concat([table, other])
+    with pytest.raises(ParameterError, match="no tables"):
+        LatentTable.concat([])
+    kilo = [LatentTable({"name": ["a"], "size": Column([1.0], unit=unit)}) for unit in ("kpc", "pc")]
+    with pytest.raises(ParameterError, match="column size is in kpc and pc"):
+        LatentTable.concat(kilo)
+
+
+def test_tables_joined_elsewhere_tell_their_models_apart(table):
+    """What TOPCAT makes of two tables keeps the origin of the first, and the column of both."""
+    other = LatentTable({"name": ["e"]}, {"model_sha256": "cd" * 32})
+    stacked = LatentTable(vstack([table.to_astropy(), other.to_astropy()], metadata_conflicts="silent"), table.meta)
+    assert stacked["model_id"].tolist() == ["ab" * 6] * 4 + ["cd" * 6]
+    with pytest.raises(ModelError, match=r"t.fits is of model abababababab, and t.fits of cdcdcdcdcdcd: do so"):
+        check_same_model({"t.fits": stacked}, "do so")
+    assert check_same_model({"t": table, "model": "ab" * 32}) == "ab" * 32
+    assert check_same_model({"t": LatentTable({}), "model": "ab" * 32}, unknown_passes=True) == "ab" * 32
+    with pytest.raises(ModelError, match="t is of model unknown, and model of abababababab"):
+        check_same_model({"t": {}, "model": "ab" * 32})
+
+
+def test_pandas_and_notebooks(table):
+    frame = table.to_pandas()
+    assert frame["name"].tolist() == ["a", "b", "c", "d"] and frame["obsid"].isna().tolist() == [0, 1, 0, 1]
+    np.testing.assert_array_equal(frame["z0"], table["z0"])
+    assert frame.attrs == table.meta
+    page = LatentTable({"name": ["<b>"]}, {"model": "a & b"})._repr_html_()
+    assert "a &amp; b" in page and "&lt;b&gt;" in page and "<table" in page and "<b>" not in page
+
+
+def test_without_pandas_one_sentence(table, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(XlatentError, match="pandas is not installed, and to_pandas needs it: pip install pandas"):
+        table.to_pandas()

@@ -6,7 +6,8 @@ from astropy.io import fits, votable
 from astropy.table import MaskedColumn, Table
 
 from xlatent.core.errors import ReadError, WriteError
-from xlatent.core.latents import COLUMNS, LatentTable
+from xlatent.core.latent_columns import COLUMNS
+from xlatent.core.latents import LatentTable
 from xlatent.formats import catalogue_tables, latent_tables
 
 SUFFIXES = [".parquet", ".fits", ".vot", ".ecsv"]

@@ -214,8 +214,7 @@ def _from_store(path: str, model: str) -> "tuple[LatentTable, dict[str, Any], di
     if PAPER_MODEL in shipped():
         theirs, _ = embed_sources(rows_of(path), PAPER_MODEL)
         if theirs is not None and list(theirs["name"]) == list(found["name"]):
-            keyed = {name: theirs[name] for name in theirs.colnames}
-            keyed |= {"source": found["source"]} if "source" in found.colnames else {}
+            keyed = {name: theirs[name] for name in theirs.colnames} | {"source": found["source"]}
             baselines[science.PAPER] = LatentTable(keyed, theirs.meta)
     return found, own, baselines
 

@@ -121,7 +121,7 @@ class _Searched:
     def posteriors(self) -> "tuple[np.ndarray, np.ndarray]":
         import numpy as np
 
-        from xlatent.core.latents import N_LATENTS
+        from xlatent.core.latent_columns import N_LATENTS
 
         if self._file is None:
             return self._table.z, self._table.covariance
@@ -141,7 +141,7 @@ class _Searched:
 
 def _posterior() -> dict[str, tuple[int, int]]:
     """Columns of a posterior: their row and column in the covariance matrix, or the place in the mean and -1."""
-    from xlatent.core.latents import N_LATENTS
+    from xlatent.core.latent_columns import N_LATENTS
 
     columns = {f"z{i}": (i, -1) for i in range(N_LATENTS)} | {f"z{i}_err": (i, i) for i in range(N_LATENTS)}
     return columns | {f"z{i}_z{j}_cov": (i, j) for i, j in combinations(range(N_LATENTS), 2)}

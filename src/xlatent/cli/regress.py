@@ -48,7 +48,7 @@ def regress(
 
 def warn_derived(columns: list[str], join: Path | None) -> None:
     """Warn of fluxes and hardness ratios that were computed from the latents themselves."""
-    from xlatent.core.latents import COLUMNS
+    from xlatent.core.latent_columns import COLUMNS
     from xlatent.formats.catalogue_tables import read_columns
 
     there = [] if join is None else read_columns(join).colnames

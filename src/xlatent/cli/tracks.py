@@ -56,8 +56,7 @@ def tracks(
     latents = latent_tables.read(table)
     if absent := [name for name in (by, time) if name is not None and name not in latents.colnames]:
         raise ReadError(f"{table}: has no column {absent[0]}, it has {', '.join(latents.colnames[:8])}, ...")
-    column = by or ("source" if "source" in latents.colnames else "name")
-    names = np.array([str(name).strip() for name in latents[column]])
+    names = latents.source_names if by is None else np.array([str(name).strip() for name in latents[by]])
     when = None
     if time is not None:
         try:

@@ -1,99 +1,39 @@
-"""The table of latents: one row a spectrum, and the one place that says what its columns are."""
+"""The table of latents: one row a spectrum."""
 
-from collections.abc import Iterator, Mapping
-from functools import cache, cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from html import escape
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from xlatent.core.errors import ModelError, ParameterError
+from xlatent.core.errors import ModelError, ParameterError, XlatentError
+from xlatent.core.hooks import implementation
+from xlatent.core.latent_columns import COLUMNS, META_KEYS, MODEL_ID_LENGTH, N_LATENTS, astropy_column, column_values
 
 if TYPE_CHECKING:  # which takes as long to load as everything else that embeds a spectrum
-    from astropy.table import Column, Table
-    from astropy.units import UnitBase
+    from astropy.table import Table
+    from matplotlib.axes import Axes
+    from pandas import DataFrame
 
-N_LATENTS = 8
-
-# What a table says about its origin.
-META_KEYS = ("model", "model_sha256", "software")
-MODEL_ID_LENGTH = 12
-"""Digits of a model's sha256 that tell it from others, in messages and in column ``model_id``."""
-
-
-class ColumnInfo(NamedTuple):
-    """What a column holds: its name, type, unit (as in the FITS standard), UCD (IVOA UCD1+) and meaning."""
-
-    name: str
-    dtype: type
-    unit: str
-    ucd: str
-    description: str
-
-
-def _schema() -> Iterator[ColumnInfo]:
-    yield ColumnInfo("name", str, "", "meta.id;meta.main", "Name of the spectrum")
-    yield ColumnInfo("obsid", int, "", "meta.id;obs", "Observation identifier, where it is a whole number")
-    yield ColumnInfo("obi", int, "", "meta.id.part;obs", "Observation interval (Chandra)")
-    yield ColumnInfo("region_id", int, "", "meta.id.part;src", "Source region in the observation (CSC)")
-    yield ColumnInfo("ra", float, "deg", "pos.eq.ra;meta.main", "Right ascension, ICRS, as in the file")
-    yield ColumnInfo("dec", float, "deg", "pos.eq.dec;meta.main", "Declination, ICRS, as in the file")
-    yield ColumnInfo("file", str, "", "meta.id;meta.file", "Spectrum file")
-    for i in range(N_LATENTS):
-        yield ColumnInfo(f"z{i}", float, "", "stat.fit.param", f"Latent variable {i}, mean of its posterior")
-    for i in range(N_LATENTS):
-        ucd = "stat.error;stat.fit.param"
-        yield ColumnInfo(f"z{i}_err", float, "", ucd, f"Standard deviation of latent variable {i}")
-    for i, j in combinations(range(N_LATENTS), 2):
-        yield ColumnInfo(f"z{i}_z{j}_cov", float, "", "stat.covariance", f"Covariance of latent variables {i} and {j}")
-    meaning = "Directions of latent space in which the data leave less than half of the prior's variance"
-    yield ColumnInfo("active", int, "", "meta.number", meaning)
-    meaning = "Effective number of posterior draws; none where the posterior is taken for a Gaussian"
-    yield ColumnInfo("ess", float, "", "meta.number", meaning)
-    meaning, ucd = "log10 of the 0.5-7 keV energy flux in erg cm-2 s-1", "phot.flux;em.X-ray"
-    yield ColumnInfo("log_flux_b", float, "", ucd, meaning)
-    yield ColumnInfo("log_flux_b_err", float, "", f"stat.error;{ucd}", f"Standard deviation of the {meaning}")
-    yield ColumnInfo("counts", float, "count", "phot.count;em.X-ray", "Counts in 0.5-8 keV, background included")
-    yield ColumnInfo("exposure", float, "s", "time.duration;obs.exposure", "Exposure time")
-    meaning = "W statistic (C without background) of the reconstruction, ungrouped channels of 0.5-8 keV"
-    yield ColumnInfo("cstat", float, "", "stat.fit.goodness", meaning)
-    yield ColumnInfo("cstat_expected", float, "", "stat.fit.goodness;stat.mean", "Mean of cstat if the model is true")
-    meaning = "Standard deviation of cstat if the model is true"
-    yield ColumnInfo("cstat_sigma", float, "", "stat.fit.goodness;stat.stdev", meaning)
-    energies = {"b": "0.5-7", "s": "0.5-1.2", "m": "1.2-2", "h": "2-7", "0p5_2": "0.5-2", "2_8": "2-8"}
-    for prefix, kind, unit in (("photflux", "Photon flux", "photon cm-2 s-1"), ("flux", "Energy flux", "erg cm-2 s-1")):
-        for band, energy in energies.items():
-            yield from _with_limits(f"{prefix}_{band}", unit, "phot.flux;em.X-ray", f"{kind}, {energy} keV")
-    for hard, soft in ("hm", "hs", "ms"):
-        meaning = f"Hardness ratio ({hard} - {soft}) / ({hard} + {soft}) of photon fluxes of the reconstruction"
-        yield from _with_limits(f"hard_{hard}{soft}", "", "phot.color;em.X-ray", meaning)
-    yield ColumnInfo("flags", str, "", "meta.code", "What to know before this row is used; separated by commas")
-
-
-def _with_limits(name: str, unit: str, ucd: str, description: str) -> Iterator[ColumnInfo]:
-    yield ColumnInfo(name, float, unit, ucd, description)
-    yield ColumnInfo(f"{name}_lolim", float, unit, f"{ucd};stat.min", f"{description}: lower end of the 68 % interval")
-    yield ColumnInfo(f"{name}_hilim", float, unit, f"{ucd};stat.max", f"{description}: upper end of the 68 % interval")
-
-
-COLUMNS: tuple[ColumnInfo, ...] = tuple(_schema())
 _UPPER = np.triu_indices(N_LATENTS, 1)
-
-# How a type is stored, and what stands in it where a value is missing.
-_STORED = {str: np.str_, int: np.int64, float: np.float64}
-_EMPTY: dict[type, Any] = {str: "", int: 0, float: np.nan}
 
 
 class LatentTable:
     """Latents, their uncertainties and what follows from them, one row a spectrum.
 
+    Indexed by a text it gives a column, by a number a `Row`, and by a slice, a mask or a list of row numbers a table
+    of those rows; rows by the name of their spectrum are under `loc`. Iterating gives its rows.
+
     Parameters
     ----------
     columns : mapping or astropy.table.Table
         Columns of equal length by name. Columns of `COLUMNS` that are absent are filled with missing values: NaN, an
-        empty string, or a masked whole number. Others are kept behind them. A column of plain numbers takes the
-        unit of the schema; one that brings a unit must agree with it.
+        empty string, or a masked whole number; ``model_id`` with what `meta` says. Others are kept behind them. A
+        column of plain numbers takes the unit of the schema; one that brings a unit must agree with it.
     meta : mapping, optional
         Origin of the latents, with keys among ``model``, ``model_sha256`` and ``software``.
 
@@ -107,6 +47,8 @@ class LatentTable:
     >>> table = LatentTable.from_posterior(np.zeros((2, 8)), np.tile(np.eye(8), (2, 1, 1)), {"name": ["a", "b"]})
     >>> len(table), table.z.shape, table.covariance.shape
     (2, (2, 8), (2, 8, 8))
+    >>> [row["name"] for row in table], table.loc["b"]["z0"], len(table[table["z0_err"] < 0.5])
+    (['a', 'b'], 0.0, 0)
     """
 
     def __init__(self, columns: "Mapping[str, Any] | Table", meta: Mapping[str, str] | None = None) -> None:
@@ -117,9 +59,11 @@ class LatentTable:
         n_rows = next(iter(lengths.values()), 0)
         if unknown := set(meta or {}) - set(META_KEYS):
             raise ParameterError(f"unknown meta {sorted(unknown)}: a latent table takes {', '.join(META_KEYS)}")
-        self._known = {info.name: _values(info, given.pop(info.name, None), n_rows) for info in COLUMNS}
-        self._more = given
         self.meta: dict[str, str] = {key: str(value) for key, value in (meta or {}).items()}
+        if "model_id" not in given:
+            given["model_id"] = np.full(n_rows, self.meta.get("model_sha256", "")[:MODEL_ID_LENGTH])
+        self._known = {info.name: column_values(info, given.pop(info.name, None), n_rows) for info in COLUMNS}
+        self._more = given
 
     @classmethod
     def from_posterior(
@@ -129,18 +73,113 @@ class LatentTable:
         columns: Mapping[str, Any],
         meta: Mapping[str, str] | None = None,
     ) -> "LatentTable":
-        """Table from posterior means and covariance matrices, and the other columns by name."""
+        """Make a table from posterior means and covariance matrices, and the other columns by name.
+
+        Raises
+        ------
+        ParameterError
+            As the class.
+
+        Examples
+        --------
+        >>> LatentTable.from_posterior(np.zeros((1, 8)), np.eye(8)[None], {"name": ["a"]}).z_err[0, :2].tolist()
+        [1.0, 1.0]
+        """
         latent: dict[str, Any] = {f"z{i}": z[:, i] for i in range(N_LATENTS)}
         latent |= {f"z{i}_err": np.sqrt(covariance[:, i, i]) for i in range(N_LATENTS)}
         latent |= {f"z{i}_z{j}_cov": covariance[:, i, j] for i, j in combinations(range(N_LATENTS), 2)}
         return cls(latent | dict(columns), meta)
+
+    @classmethod
+    def read(cls, path: str | Path) -> "LatentTable":
+        """Read a table of latents.
+
+        Parameters
+        ----------
+        path : str or Path
+            ``.parquet``, ``.fits``, ``.vot`` or ``.ecsv``; or the folder or URL of an embedding in parts.
+
+        Raises
+        ------
+        ReadError
+            If the suffix is another one, the file is missing or damaged, or it has no latents; if parts are missing.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> path = LatentTable({"name": ["a"], "z0": [0.5]}).write(Path(tempfile.mkdtemp()) / "latents.fits")
+        >>> LatentTable.read(path)["z0"].tolist()
+        [0.5]
+        """
+        table: LatentTable = implementation("read_latent_table")(path)
+        return table
+
+    def write(self, path: str | Path) -> Path:
+        """Write the table, whole or not at all; a file of that name is replaced.
+
+        Parameters
+        ----------
+        path : str or Path
+            ``.parquet``, ``.fits``, ``.vot`` (VOTable) or ``.ecsv``; units, UCDs, descriptions and origin go with it.
+
+        Returns
+        -------
+        Path
+            The file.
+
+        Raises
+        ------
+        WriteError
+            If the suffix is another one, or the folder is missing or not writable.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> LatentTable({"name": ["a"]}).write(Path(tempfile.mkdtemp()) / "latents.parquet").name
+        'latents.parquet'
+        """
+        written: Path = implementation("write_latent_table")(self, path)
+        return written
+
+    @classmethod
+    def concat(cls, tables: "Sequence[LatentTable]") -> "LatentTable":
+        """Put tables of one model under one another; columns that some lack are missing in their rows.
+
+        Parameters
+        ----------
+        tables : sequence of LatentTable
+            At least one. The origin of the first is that of the result.
+
+        Raises
+        ------
+        ParameterError
+            If there is none, or columns beside `COLUMNS` differ in unit.
+        ModelError
+            If they are of different models, or only some say which.
+
+        Examples
+        --------
+        >>> a, b = LatentTable({"name": ["a"]}), LatentTable({"name": ["b"], "class": ["AGN"]})
+        >>> LatentTable.concat([a, b])["class"].tolist()
+        [None, 'AGN']
+        """
+        if not tables:
+            raise ParameterError("there are no tables to put together; give at least one")
+        check_same_model({f"table {i}": table for i, table in enumerate(tables)}, "put tables of one model together")
+        columns: dict[str, Any] = {
+            info.name: (np.ma if info.dtype is int else np).concatenate([table._known[info.name] for table in tables])
+            for info in COLUMNS
+        }
+        for name in dict.fromkeys(name for table in tables for name in table._more):
+            columns[name] = _concatenated(name, [(table._table, len(table)) for table in tables])
+        return cls(columns, tables[0].meta)
 
     @cached_property
     def _table(self) -> "Table":
         """All columns with their attributes, which take longer to make than what is in them."""
         from astropy.table import Table
 
-        table = Table({info.name: _column(info, self._known[info.name]) for info in COLUMNS}, copy=False)
+        table = Table({info.name: astropy_column(info, self._known[info.name]) for info in COLUMNS}, copy=False)
         for name, column in self._more.items():
             table[name] = column
         return table
@@ -166,17 +205,14 @@ class LatentTable:
 
     @property
     def source_names(self) -> Shaped[np.ndarray, " n"]:
-        """Name of the source of each row: column ``source``, or ``name`` where that is absent or empty.
+        """Name of the source of each row [n]: column ``source``, or ``name`` where that is empty.
 
         Examples
         --------
         >>> LatentTable({"name": ["obs 1", "obs 2"], "source": ["3C 273", ""]}).source_names.tolist()
         ['3C 273', 'obs 2']
         """
-        names = np.char.strip(self._known["name"])
-        if "source" not in self.colnames:
-            return names
-        sources = np.char.strip(np.ma.filled(np.ma.asarray(self["source"]).astype(str), ""))
+        names, sources = (np.char.strip(self._known[key]) for key in ("name", "source"))
         return np.where(sources == "", names, sources)
 
     @property
@@ -185,40 +221,233 @@ class LatentTable:
         return [*self._known, *self._more]
 
     def values(self, name: str) -> np.ndarray:
-        """Values of a column of `COLUMNS` [n], without its attributes."""
+        """Values of a column of `COLUMNS` [n], without its attributes.
+
+        Examples
+        --------
+        >>> LatentTable({"z0": [0.5]}).values("z0")
+        array([0.5])
+        """
         return self._known[name]
 
     def to_astropy(self) -> "Table":
-        """Copy as an astropy Table, with units, descriptions, UCDs (``column.meta["ucd"]``) and ``meta``."""
+        """Copy the table to one of astropy, with units, descriptions, UCDs (``column.meta["ucd"]``) and ``meta``.
+
+        Examples
+        --------
+        >>> str(LatentTable({"exposure": [1e4]}).to_astropy()["exposure"].unit)
+        's'
+        """
         table = self._table.copy()
         table.meta.update(self.meta)
         return table
 
+    def to_pandas(self) -> "DataFrame":
+        """Copy the table to a pandas DataFrame, whose ``attrs`` are ``meta``; units and UCDs have no place there.
+
+        Raises
+        ------
+        XlatentError
+            If pandas is not installed.
+
+        Examples
+        --------
+        >>> LatentTable({"name": ["a", "b"], "z0": [0.5, 1.0]}).to_pandas()["z0"].mean()
+        np.float64(0.75)
+        """
+        try:
+            import pandas  # noqa: F401
+        except ModuleNotFoundError:
+            raise XlatentError("pandas is not installed, and to_pandas needs it: pip install pandas") from None
+        frame: DataFrame = self._table.to_pandas()
+        frame.attrs.update(self.meta)
+        return frame
+
+    def plot_latents(self, dims: tuple[int, int] = (0, 1), ax: "Axes | None" = None, **options: Any) -> "Axes":
+        """Draw two latents of every row with their errors.
+
+        Parameters
+        ----------
+        dims : pair of int
+            Latents along x and y.
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure if not given.
+        **options
+            As in `xlatent.figures.latent_space.plot_latents`.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Nothing is shown or written.
+
+        Examples
+        --------
+        >>> table = LatentTable.from_posterior(np.eye(8), np.tile(np.eye(8), (8, 1, 1)), {})
+        >>> axes = table.plot_latents(dims=(0, 2))
+        """
+        axes: Axes = implementation("plot_latents")(self, dims=dims, ax=ax, **options)
+        return axes
+
+    @property
+    def loc(self) -> "_RowsByName":
+        """Rows by the name of their spectrum: ``table.loc["3C 273"]``; of a list of names, a table in that order.
+
+        Apart from ``table[...]``, where a text is a column, and called as in pandas and astropy. A name that several
+        rows have is refused, not guessed: take ``table[table["name"] == name]``.
+
+        Examples
+        --------
+        >>> table = LatentTable({"name": ["a", "b"], "z0": [0.0, 1.0]})
+        >>> table.loc["b"]["z0"], table.loc[["b", "a"]]["z0"].tolist()
+        (1.0, [1.0, 0.0])
+        """
+        return _RowsByName(self)
+
+    @cached_property
+    def _rows_by_name(self) -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {}
+        for row, name in enumerate(self._known["name"].tolist()):
+            found.setdefault(name, []).append(row)
+        return found
+
     def __len__(self) -> int:
         return len(self._known["name"])
 
+    def __iter__(self) -> "Iterator[Row]":
+        return (Row(self, number) for number in range(len(self)))
+
     def __getitem__(self, key: Any) -> Any:
-        """A column by its name; or, by a slice, a mask or a list of row numbers, a table of those rows."""
+        """A column by its name, a row by its number; by a slice, a mask or a list of row numbers, a table of those."""
         if isinstance(key, str):
             if key not in self.colnames:
                 raise KeyError(f"no column {key!r} in this latent table; its columns are {', '.join(self.colnames)}")
             return self._table[key]
         if isinstance(key, int | np.integer):
-            raise TypeError("rows are selected by a slice, a mask or a list of row numbers, columns by name")
-        return LatentTable(self._table[key], self.meta)
+            return Row(self, range(len(self))[key])
+        if isinstance(key, list) and not key:
+            key = slice(0, 0)
+        elif not isinstance(key, slice | tuple):
+            key = np.ma.filled(np.ma.asarray(key), False)  # a mask says nothing of a row whose value is missing
+            if key.dtype.kind not in "biu":
+                raise TypeError(
+                    "rows are selected by a number, a slice, a mask or a list of row numbers; columns by name"
+                )
+        part = object.__new__(LatentTable)
+        part.meta = dict(self.meta)
+        part._known = {name: values[key] for name, values in self._known.items()}
+        part._more = {name: self._table[name][key] for name in self._more}
+        return part
 
     def __repr__(self) -> str:
+        return "\n".join([self._heading, *self._shown()])
+
+    def _repr_html_(self) -> str:
+        return f"<p>{escape(self._heading)}</p>\n" + "\n".join(self._shown(html=True))
+
+    @property
+    def _heading(self) -> str:
         model = self.meta.get("model", "unknown model")
-        head = f"LatentTable: {len(self)} spectra, 8 latents, {len(self.colnames)} columns; {model}"
+        return f"LatentTable: {len(self)} spectra, 8 latents, {len(self.colnames)} columns; {model}"
+
+    def _shown(self, **how: Any) -> list[str]:
+        """Lines of a few columns and rows, for a person."""
         if len(self) == 0:
-            return head
+            return []
         shown = self._table[["name", "counts", "log_flux_b", *(f"z{i}" for i in range(N_LATENTS))]]
         for name in shown.colnames[1:]:
             shown[name].format = ".0f" if name == "counts" else ".2f"
-        return "\n".join([head, *shown.pformat(max_lines=14, max_width=-1, show_unit=False)])
+        lines: list[str] = shown.pformat(max_lines=14, max_width=-1, show_unit=False, **how)
+        return lines
 
     def _stack(self, names: list[str]) -> Float[np.ndarray, "n m"]:
         return np.stack([self._known[name] for name in names], axis=1)
+
+
+class Row(Mapping[str, Any]):
+    """One row of a latent table: its values by column name, read only; a missing whole number or text is None.
+
+    Examples
+    --------
+    >>> row = LatentTable({"name": ["a"], "z0": [0.5]})[0]
+    >>> row["name"], row["obsid"], row.z.shape, row.covariance.shape
+    ('a', None, (8,), (8, 8))
+    """
+
+    __slots__ = ("_number", "_table")
+
+    def __init__(self, table: LatentTable, number: int) -> None:
+        self._table, self._number = table, number
+
+    def __getitem__(self, name: str) -> Any:
+        known = name in self._table._known
+        value = (self._table.values(name) if known else self._table[name])[self._number]
+        if value is np.ma.masked:
+            return None
+        return value.item() if isinstance(value, np.generic) else value
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._table.colnames)
+
+    def __len__(self) -> int:
+        return len(self._table.colnames)
+
+    @property
+    def z(self) -> Float[np.ndarray, " 8"]:
+        """Posterior means of the latents [8]."""
+        return np.array([self[f"z{i}"] for i in range(N_LATENTS)])
+
+    @property
+    def z_err(self) -> Float[np.ndarray, " 8"]:
+        """Standard deviations of the latents [8]."""
+        return np.array([self[f"z{i}_err"] for i in range(N_LATENTS)])
+
+    @property
+    def covariance(self) -> Float[np.ndarray, "8 8"]:
+        """Covariance matrix of the latents [8, 8]."""
+        matrix: np.ndarray = self._table[self._number : self._number + 1].covariance[0]
+        return matrix
+
+    def __repr__(self) -> str:
+        latents = ", ".join(f"{value:.2f}" for value in self.z)
+        return f"<Row {self['name']!r}: {self['counts']:.0f} counts, z = [{latents}]>"
+
+
+class _RowsByName:
+    """What `LatentTable.loc` is."""
+
+    def __init__(self, table: LatentTable) -> None:
+        self._table = table
+
+    def __getitem__(self, names: str | Sequence[str]) -> Any:
+        if isinstance(names, str):
+            return self._table[self._number(names)]
+        return self._table[[self._number(name) for name in names]]
+
+    def _number(self, name: str) -> int:
+        rows = self._table._rows_by_name.get(name, [])
+        if len(rows) != 1:
+            if rows:
+                raise KeyError(f'{len(rows)} rows are named {name!r}; take them by table[table["name"] == {name!r}]')
+            some = ", ".join(map(repr, list(self._table._rows_by_name)[:3]))
+            raise KeyError(f"no row is named {name!r}; names here are {some or 'none'}, ...")
+        return rows[0]
+
+
+def _concatenated(name: str, tables: "list[tuple[Table, int]]") -> Any:
+    """A column that is not of the schema, of tables and their lengths; masked where a table lacks it."""
+    from astropy.table import MaskedColumn
+
+    there = [table[name] for table, _ in tables if name in table.colnames]
+    if len({str(column.unit) for column in there}) > 1:
+        units = " and ".join(sorted({str(column.unit) for column in there}))
+        raise ParameterError(f"column {name} is in {units} in tables to be put together; convert or rename one")
+    empty = np.zeros(1, there[0].dtype)
+    parts = [
+        np.ma.asarray(table[name]) if name in table.colnames else np.ma.array(np.repeat(empty, n), mask=True)
+        for table, n in tables
+    ]
+    first = there[0]
+    return MaskedColumn(np.ma.concatenate(parts), unit=first.unit, description=first.description, meta=first.meta)
 
 
 def check_same_model(
@@ -258,80 +487,26 @@ def check_same_model(
         ...
     xlatent.core.errors.ModelError: old is of model abababababab, and new of cdcdcdcdcdcd: embed again
     """
-    found = {name: _model_of(one) for name, one in given.items()}
+    found = [(name, model) for name, one in given.items() for model in _models_of(one)]
     if unknown_passes:
-        found = {name: sha256 for name, sha256 in found.items() if sha256}
+        found = [(name, model) for name, model in found if model]
     if not found:
         return ""
-    (first, model), *others = found.items()
+    (first, model), *others = found
     for name, other in others:
-        if other != model:
-            shown = (sha256[:MODEL_ID_LENGTH] or "unknown" for sha256 in (model, other))
-            raise ModelError(f"{first} is of model {next(shown)}, and {name} of {next(shown)}: {remedy}")
+        if other[:MODEL_ID_LENGTH] != model[:MODEL_ID_LENGTH]:
+            a, b = (shown[:MODEL_ID_LENGTH] or "unknown" for shown in (model, other))
+            raise ModelError(f"{first} is of model {a}, and {name} of {b}: {remedy}")
     return model
 
 
-def _model_of(given: LatentTable | Mapping[str, str] | str) -> str:
-    """Tell the sha256 of a model from whatever says it."""
+def _models_of(given: LatentTable | Mapping[str, str] | str) -> list[str]:
+    """Tell the sha256 of the model, and the ids of rows that are not of it: tables may have been joined elsewhere."""
     if isinstance(given, str):
-        return given
-    return (given.meta if isinstance(given, LatentTable) else given).get("model_sha256", "")
-
-
-def _values(info: ColumnInfo, value: Any, n_rows: int) -> np.ndarray:
-    """Values of a column of the schema from whatever was given for it; whole numbers that are missing are masked."""
-    if value is None:
-        value = [None] * n_rows
-    if unit := str(getattr(value, "unit", None) or ""):
-        value = _in_unit(info, value, unit)
-    missing = _missing(value)
-    if info.dtype is int:
-        # Headers give identifiers as text; one that is no whole number has no place in these columns.
-        missing |= np.array([isinstance(entry, str) and not entry.strip().isdigit() for entry in value], bool)
-    if missing.any():
-        value = [_EMPTY[info.dtype] if gone else entry for entry, gone in zip(value, missing, strict=True)]
-    try:
-        data: np.ndarray = np.asarray(value).astype(_STORED[info.dtype])
-    except (TypeError, ValueError) as error:
-        raise ParameterError(f"column {info.name} of a latent table: {error}") from error
-    if data.shape != (n_rows,):
-        raise ParameterError(f"column {info.name} of a latent table takes one value a row, found shape {data.shape}")
-    return np.ma.array(data, mask=missing) if info.dtype is int else data
-
-
-def _column(info: ColumnInfo, values: np.ndarray) -> "Column":
-    from astropy.table import Column, MaskedColumn
-
-    attributes = {"unit": _unit(info.unit), "description": info.description, "meta": {"ucd": info.ucd}}
-    return (MaskedColumn if info.dtype is int else Column)(values, copy=False, **attributes)
-
-
-@cache
-def _unit(text: str) -> "UnitBase | None":
-    """A unit of the schema; to parse them takes longer than all else that makes a small table."""
-    from astropy.units import Unit
-
-    return Unit(text) if text else None
-
-
-def _missing(value: Any) -> np.ndarray:
-    """Mask of the rows that hold nothing: masked, None or NaN."""
-    array = np.ma.asarray(value)
-    missing = np.ma.getmaskarray(array).copy()
-    if array.dtype.kind == "f":
-        missing |= np.isnan(array.data)
-    elif array.dtype.kind == "O":
-        missing |= np.array([entry is None or entry is np.ma.masked or entry != entry for entry in array.data], bool)
-    return missing
-
-
-def _in_unit(info: ColumnInfo, value: Any, unit: str) -> Any:
-    """The numbers of a column that brings its own unit, in the unit of the schema."""
-    from astropy import units
-
-    try:
-        factor = units.Unit(unit).to(units.Unit(info.unit))
-    except (ValueError, units.UnitConversionError) as error:
-        expected = info.unit or "no unit"
-        raise ParameterError(f"column {info.name} of a latent table is in {expected}, found {unit}") from error
-    return np.ma.asarray(value) * factor if factor != 1.0 else np.ma.asarray(value)
+        return [given]
+    if not isinstance(given, LatentTable):
+        return [given.get("model_sha256", "")]
+    model, ids = given.meta.get("model_sha256", ""), given.values("model_id")
+    own = model[:MODEL_ID_LENGTH] if model or not len(ids) else str(ids[0])
+    others = np.unique(ids[(ids != own) & (ids != "")]).tolist()
+    return [model or own, *others]

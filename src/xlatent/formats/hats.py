@@ -20,7 +20,8 @@ import numpy as np
 from astropy.utils.exceptions import AstropyWarning
 
 from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
-from xlatent.core.latents import META_KEYS, LatentTable
+from xlatent.core.latent_columns import META_KEYS
+from xlatent.core.latents import LatentTable
 from xlatent.formats import latent_tables, partitions
 
 if TYPE_CHECKING:

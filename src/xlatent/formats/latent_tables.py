@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from xlatent.core.errors import ReadError, WriteError
-from xlatent.core.latents import COLUMNS, META_KEYS, LatentTable
+from xlatent.core.latent_columns import COLUMNS, META_KEYS
+from xlatent.core.latents import LatentTable
 
 if TYPE_CHECKING:
     import pyarrow as pa

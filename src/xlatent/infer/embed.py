@@ -11,7 +11,8 @@ from scipy.special import chdtri
 
 from xlatent.core.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.core.errors import ParameterError
-from xlatent.core.latents import N_LATENTS, LatentTable
+from xlatent.core.latent_columns import N_LATENTS
+from xlatent.core.latents import LatentTable
 from xlatent.core.spectrum import Spectrum
 from xlatent.core.version import SOFTWARE
 from xlatent.infer.decoder_errors import FILE, ModelErrors
@@ -21,6 +22,11 @@ from xlatent.infer.refine import Decoder, Proposal, RefinedFits, refine
 from xlatent.infer.sample import sample, with_moments_of
 
 _GROUP = 128  # spectra side by side: enough for matrix products at full speed, little enough for the caches
+# Columns of the table that the spectrum brings along.
+_FROM_META = (
+    *("name", "obsid", "obi", "region_id", "ra", "dec", "file"),
+    *("source", "object", "telescope", "instrument", "mjd"),
+)
 TOGETHER = 4 * _GROUP
 """Spectra that are embedded together. In single precision a latent depends in its last digits on which those are."""
 FLUXES = "fluxes.onnx"
@@ -294,10 +300,7 @@ class LatentModel:
         ess: np.ndarray,
     ) -> dict[str, np.ndarray]:
         latents, covariance = posterior.z.shape[1], posterior.covariance
-        columns = {
-            key: np.array([s.meta.get(key) for s in spectra], dtype=object)
-            for key in ("name", "obsid", "obi", "region_id", "ra", "dec", "file")
-        }
+        columns = {key: np.array([s.meta.get(key) for s in spectra], dtype=object) for key in _FROM_META}
         for i in range(latents):
             columns[f"z{i}"] = posterior.z[:, i]
             columns[f"z{i}_err"] = np.sqrt(covariance[:, i, i])

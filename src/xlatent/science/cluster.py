@@ -9,7 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from xlatent.core.errors import ParameterError
-from xlatent.core.latents import N_LATENTS, LatentTable
+from xlatent.core.latent_columns import N_LATENTS
+from xlatent.core.latents import LatentTable
 from xlatent.science.resampling import sklearn_needed, thin, usable
 
 MAX_CLUSTERS = 12

@@ -9,7 +9,8 @@ from astropy.table import Table
 from jaxtyping import Float
 
 from xlatent.core.errors import XlatentError
-from xlatent.core.latents import N_LATENTS, LatentTable
+from xlatent.core.latent_columns import N_LATENTS
+from xlatent.core.latents import LatentTable
 from xlatent.science.resampling import bootstrap, enough, folds, numbers, source_of, source_weights, thin, usable
 
 LATENTS = tuple(f"z{i}" for i in range(N_LATENTS))

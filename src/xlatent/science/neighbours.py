@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from xlatent.core.errors import ParameterError, ReadError, WriteError
-from xlatent.core.latents import N_LATENTS
+from xlatent.core.latent_columns import N_LATENTS
 from xlatent.science.measurement import measured
 
 _BLOCK = 256  # rows of a block

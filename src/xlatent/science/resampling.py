@@ -33,9 +33,7 @@ def usable(table: LatentTable) -> Bool[np.ndarray, " n"]:
 
 def source_of(table: LatentTable) -> Int[np.ndarray, " n"]:
     """Number of the source of each row, by the column ``source``, or else ``name``; a row without one is alone."""
-    column = table["source" if "source" in table.colnames else "name"]
-    names = [str(name).strip() for name in np.ma.filled(np.ma.asarray(column).astype(str), "")]
-    alone = [name or f"\0{row}" for row, name in enumerate(names)]
+    alone = [name or f"\0{row}" for row, name in enumerate(table.source_names.tolist())]
     return np.unique(alone, return_inverse=True)[1].astype(int)
 
 

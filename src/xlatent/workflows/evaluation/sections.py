@@ -12,7 +12,8 @@ from astropy.table import Table, vstack
 from jaxtyping import Bool, Float
 
 from xlatent.core.errors import ParameterError, XlatentError, XlatentWarning
-from xlatent.core.latents import COLUMNS, N_LATENTS, LatentTable
+from xlatent.core.latent_columns import COLUMNS, N_LATENTS
+from xlatent.core.latents import LatentTable
 from xlatent.science import accretion, cluster, cluster_scores, formulas, information, outliers, regress, tracks
 from xlatent.science.classify import RATIOS
 from xlatent.science.resampling import bootstrap, numbers, source_of, source_weights, usable
