@@ -129,7 +129,7 @@ def test_rows_by_name(table):
     assert two["name"].tolist() == ["d", "a"] and two["obsid"].tolist() == [None, 1522]
     with pytest.raises(KeyError, match="no row is named 'z0'"):
         table.loc["z0"]
-    with pytest.raises(KeyError, match="2 rows are named .*take them by table"):
+    with pytest.raises(KeyError, match=r"2 rows are named .*take them by table"):
         LatentTable.concat([table, table]).loc["a"]
 
 
