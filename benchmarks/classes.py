@@ -11,17 +11,18 @@ from jaxtyping import Float, Int
 from rich.progress import Progress
 
 import simulated
-from xlatent.core.bands import BANDS, hardness
+from xlatent.core.bands import BANDS, HARDNESS_RATIOS, hardness
 from xlatent.core.bundle import DEFAULT_MODEL
 from xlatent.core.grid import ModelGrid
 from xlatent.core.latents import LatentTable
 from xlatent.core.spectrum import Spectrum
+from xlatent.core.taxonomy import CLASSES, COMPACT
 from xlatent.formats import latent_tables
 from xlatent.infer.embed import LatentModel, load_model
-from xlatent.science.accretion import learn
-from xlatent.science.classifier_training import Held, cross_validate, scores
-from xlatent.science.classify import CLASSES, COMPACT, RATIOS
-from xlatent.science.resampling import bootstrap, source_of
+from xlatent.science.accretion import learn_direction
+from xlatent.science.classifier_training import HeldOutPredictions, cross_validate, score_predictions
+from xlatent.science.resampling import bootstrap_interval
+from xlatent.science.selection import source_ids
 from xlatent.simulate import population
 from xlatent.simulate.plasma import ELEMENTS
 
@@ -100,35 +101,35 @@ def count_ratios(spectrum: Spectrum) -> Float[np.ndarray, " 6"]:
 
 def judge(table: LatentTable, plain: Float[np.ndarray, "n 6"]) -> dict[str, Any]:
     """Scores of held-out spectra from z, from both kinds of hardness ratios, the gain, and the accretion direction."""
-    classes, sources = np.array([CLASSES.index(name) for name in table["class"]]), source_of(table)
-    widths = [0.5 * (np.asarray(table[f"{r}_hilim"]) - np.asarray(table[f"{r}_lolim"])) for r in RATIOS]
-    decoded = np.column_stack([np.asarray(table[r]) for r in RATIOS])
+    classes, sources = np.array([CLASSES.index(name) for name in table["class"]]), source_ids(table)
+    widths = [0.5 * (np.asarray(table[f"{r}_hilim"]) - np.asarray(table[f"{r}_lolim"])) for r in HARDNESS_RATIOS]
+    decoded = np.column_stack([np.asarray(table[r]) for r in HARDNESS_RATIOS])
     posterior = np.column_stack([decoded, *np.log(widths)])
     z = np.column_stack([table.z, decoded, np.log(table.z_err)])
     sets = {"z": z, "hardness ratios of the posterior": posterior, "hardness ratios of counts": plain}
-    held: dict[str, Held] = {}
+    held: dict[str, HeldOutPredictions] = {}
     with Progress() as progress:
         for of in progress.track(sets, description="Cross-validation"):
             held[of] = cross_validate(sets[of], np.ones(sets[of].shape[1]), classes, sources)
     one, others = CLASSES.index("AGN"), [CLASSES.index(name) for name in COMPACT]
-    judged = {of: scores(what, classes, sources, one, others) for of, what in held.items()}
+    judged = {of: score_predictions(what, classes, sources, one, others) for of, what in held.items()}
     better = max(list(sets)[1:], key=lambda of: judged[of]["balanced accuracy"][0])
 
     def gain(weights: np.ndarray) -> float:
         return _balanced(held["z"], classes, weights) - _balanced(held[better], classes, weights)
 
-    line = learn(table.z, table.covariance, np.asarray(table["class"]), sources, table.meta["model_sha256"])
+    line = learn_direction(table.z, table.covariance, np.asarray(table["class"]), sources, table.meta["model_sha256"])
     confusion = np.array([np.bincount(held["z"].p[classes == k].argmax(1), minlength=len(CLASSES)) for k in range(8)])
     return {
         "scores": judged,
         "better": better,
-        "gain": (gain(np.ones(len(classes))), *bootstrap(gain, sources)),
+        "gain": (gain(np.ones(len(classes))), *bootstrap_interval(gain, sources)),
         "accretion": {name: (line.auc[name], line.auc_err[name]) for name in line.auc},
         "confusion": (confusion / confusion.sum(axis=1, keepdims=True)).round(3).tolist(),
     }
 
 
-def _balanced(held: Held, classes: Int[np.ndarray, " n"], weights: Float[np.ndarray, " n"]) -> float:
+def _balanced(held: HeldOutPredictions, classes: Int[np.ndarray, " n"], weights: Float[np.ndarray, " n"]) -> float:
     right = held.p.argmax(1) == classes
     return float(np.mean([np.average(right[classes == k], weights=weights[classes == k]) for k in range(8)]))
 

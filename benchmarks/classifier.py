@@ -13,10 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.progress import Progress
 
 from xlatent.core.latents import LatentTable
+from xlatent.core.taxonomy import CLASSES
 from xlatent.formats import catalogue_tables, latent_tables
-from xlatent.science.classifier_training import Machine, fit
-from xlatent.science.classify import ALLOWED, CLASSES, features, head
-from xlatent.science.resampling import source_of
+from xlatent.science.classifier_training import KernelClassifier, train_classifier
+from xlatent.science.classify import ALLOWED, build_features, output_name
+from xlatent.science.selection import source_ids
 from xlatent.workflows.evaluation.classification import BRIGHT, Labelled, judge, labelled, leading_directions, scored
 from xlatent.workflows.evaluation.sections import HARDNESS, LATENTS, Data, hardness_ratios
 
@@ -47,8 +48,8 @@ def main() -> None:
         machines = {}
         with Progress() as progress:
             for allowed in progress.track(SUBSETS, description="Training"):
-                x, stress = features(sample.table, directions, allowed)
-                machines[allowed] = fit(x, stress, sample.classes, source_of(sample.table))
+                x, weights = build_features(sample.table, directions, allowed)
+                machines[allowed] = train_classifier(x, weights, sample.classes, source_ids(sample.table))
         write_onnx(machines, directions, sample.table.meta["model_sha256"], given.output / "classifier.onnx")
         (given.output / "CLASSIFIER.md").write_text(report)
     print(report, f"\n{time.time() - began:.0f} s")
@@ -85,11 +86,13 @@ def judged(sample: Labelled) -> dict[str, dict[str, tuple[float, float, float]]]
     }
 
 
-def write_onnx(machines: dict[tuple[str, ...], Machine], directions: np.ndarray, sha256: str, path: Path) -> None:
+def write_onnx(
+    machines: dict[tuple[str, ...], KernelClassifier], directions: np.ndarray, sha256: str, path: Path
+) -> None:
     """One graph, with an output for each choice of what is allowed."""
     nodes, constants, outputs = [], [], []
     for allowed, machine in machines.items():
-        output = head(allowed)
+        output = output_name(allowed)
 
         def constant(what: str, value: Any, prefix: str = output) -> str:
             constants.append(numpy_helper.from_array(np.asarray(value, dtype=np.float64), f"{prefix}.{what}"))
@@ -119,7 +122,7 @@ def write_onnx(machines: dict[tuple[str, ...], Machine], directions: np.ndarray,
         "classes": CLASSES,
         "directions": directions.tolist(),
         "model_sha256": sha256,
-        "thresholds": {head(allowed): machine.thresholds.tolist() for allowed, machine in machines.items()},
+        "thresholds": {output_name(allowed): machine.thresholds.tolist() for allowed, machine in machines.items()},
         "members": next(iter(machines.values())).members.tolist(),
     }
     helper.set_model_props(model, {"xlatent.classifier": json.dumps(info)})

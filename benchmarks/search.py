@@ -21,8 +21,8 @@ from xlatent.core.grid import ModelGrid
 from xlatent.formats import catalogue_tables
 from xlatent.infer.embed import load_model
 from xlatent.infer.photometry import Measured, embed_measured
-from xlatent.science.deconvolution import Population, choose
-from xlatent.science.measurement import measured
+from xlatent.science.deconvolution import Population, select_population
+from xlatent.science.measurement import remove_prior
 from xlatent.science.neighbours import Index
 from xlatent.simulate import population
 
@@ -43,15 +43,15 @@ def run(
 ) -> dict[str, Any]:
     """Build an index of ``n`` rows, ask it, and ask brute force the same; ``paper`` is not used."""
     real = posteriors(model, workers)
-    data = measured(*real)
+    data = remove_prior(*real)
     some = np.random.default_rng(SEED).permutation(len(data))[:3000]
-    mixture = choose(data[some])
+    mixture = select_population(data[some])
     z, covariance = np.empty((n, 8), np.float32), np.empty((n, 8, 8), np.float32)
     for begin in track(range(0, n, CHUNK), "Drawing rows"):
         part = slice(begin, min(begin + CHUNK, n))
         z[part], covariance[part] = draw(real[1], mixture, part.stop - begin, SEED + 10 + begin // CHUNK)
     asked = draw(real[1], mixture, 4000, SEED + 1)
-    number = measured(*asked).known.sum(axis=1)
+    number = remove_prior(*asked).constrained.sum(axis=1)
     with tempfile.TemporaryDirectory() as folder:
         wall, processor = time.perf_counter(), time.process_time()
         Index.build(z, covariance).save(Path(folder) / "index")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from xlatent.core.errors import ParameterError, ReadError
-from xlatent.science.accretion import Direction, learn
+from xlatent.science.accretion import Direction, learn_direction
 
 CLASSES = np.array(["HMXB", "LMXB", "CV", "AGN", "YSO", "LM-STAR", "HM-STAR"])
 
@@ -22,7 +22,7 @@ def catalogue(n, seed, apart=2.0):
 
 
 def test_the_direction_and_its_separation_are_those_put_in():
-    found = learn(*catalogue(1500, 1))
+    found = learn_direction(*catalogue(1500, 1))
     assert found.vector[0] / np.linalg.norm(found.vector) > 0.97 and found.vector[0] > 5 * found.vector_err[0]
     assert abs(found.vector[7]) < 0.1  # nobody knows it
     # Separation 0.99 of two Gaussians of about 0.5: area Φ(2 × 0.5 × .../...) by the normal model.
@@ -35,7 +35,7 @@ def test_the_direction_and_its_separation_are_those_put_in():
 
 def test_where_there_is_nothing_to_tell_apart_no_skill_is_claimed():
     z, covariance, label, source = catalogue(600, 2)
-    found = learn(np.random.default_rng(3).permutation(z), covariance, label, source)
+    found = learn_direction(np.random.default_rng(3).permutation(z), covariance, label, source)
     for name in ("AGN", "coronal"):
         assert abs(found.auc[name] - 0.5) < 3.5 * found.auc_err[name]
 
@@ -47,16 +47,16 @@ def test_rows_of_one_source_do_not_judge_themselves():
     source = np.repeat(np.arange(70), 20)
     z = np.repeat(rng.standard_normal((70, 8)), 20, axis=0) + 0.01 * rng.standard_normal((1400, 8))
     with pytest.raises(ParameterError, match="AGN with latents, found 10"):
-        learn(z, np.tile(np.eye(8) * 1e-4, (1400, 1, 1)), label, source)
+        learn_direction(z, np.tile(np.eye(8) * 1e-4, (1400, 1, 1)), label, source)
     label = np.repeat(np.array(["HMXB", "AGN", "YSO"])[rng.permutation(np.arange(75) % 3)], 20)
     source, z = np.repeat(np.arange(75), 20), np.repeat(rng.standard_normal((75, 8)), 20, axis=0)
-    found = learn(z, np.tile(np.eye(8) * 1e-4, (1500, 1, 1)), label, source)
+    found = learn_direction(z, np.tile(np.eye(8) * 1e-4, (1500, 1, 1)), label, source)
     assert max(found.auc.values()) < 0.85
 
 
 def test_values_have_the_error_of_their_posterior():
     z, covariance, label, source = catalogue(600, 5)
-    line = learn(z, covariance, label, source)
+    line = learn_direction(z, covariance, label, source)
     value, error = line.value(z, covariance)
     draws = np.random.default_rng(6).multivariate_normal(z[0], covariance[0], 20_000) @ line.vector + line.offset
     assert value[0] == pytest.approx(draws.mean(), abs=0.05) and error[0] == pytest.approx(draws.std(), rel=0.03)
@@ -67,7 +67,7 @@ def test_values_have_the_error_of_their_posterior():
 
 
 def test_a_direction_is_kept_said_and_decoded(tmp_path):
-    line = learn(*catalogue(400, 7), model="abc")
+    line = learn_direction(*catalogue(400, 7), model="abc")
     again = Direction.load(line.save(tmp_path / "d.json"))
     np.testing.assert_array_equal(again.vector, line.vector)
     assert (again.offset, again.auc, again.model) == (line.offset, line.auc, "abc")
@@ -84,7 +84,7 @@ def test_a_direction_is_kept_said_and_decoded(tmp_path):
 def test_too_few_of_a_class_or_none_at_all():
     z, covariance, label, source = catalogue(400, 8)
     with pytest.raises(ParameterError, match=r"20 or more sources of AGN .* found 2"):
-        learn(z, covariance, np.where((label == "AGN") & (np.cumsum(label == "AGN") > 2), "", label), source)
+        learn_direction(z, covariance, np.where((label == "AGN") & (np.cumsum(label == "AGN") > 2), "", label), source)
     z[:] = np.nan
     with pytest.raises(ParameterError, match="found 0"):
-        learn(z, covariance, label, source)
+        learn_direction(z, covariance, label, source)

@@ -8,7 +8,7 @@ import pytest
 
 from xlatent.core.bands import hardness_ratios
 from xlatent.core.grid import ModelGrid
-from xlatent.science.classify import CLASSES
+from xlatent.core.taxonomy import CLASSES
 from xlatent.simulate import population
 
 N = 300

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from xlatent.core.errors import ParameterError
 from xlatent.science import classifier_training
-from xlatent.science.classifier_training import Held, against, cross_validate, fit, prediction_set, scores
+from xlatent.science.classifier_training import (
+    HeldOutPredictions,
+    cross_validate,
+    pairwise_probability,
+    prediction_set,
+    score_predictions,
+    train_classifier,
+)
 
 MIX = (600, 300, 60)
 
@@ -44,10 +51,16 @@ def test_probabilities_are_those_of_bayes(held):
 
 def test_scores_of_bayes_rule_itself_are_perfect_but_for_noise(held):
     x, classes, bayes, found = held
-    said = scores(Held(bayes, found.sets), classes, np.arange(len(x)), 0, [1, 2])
+    said = score_predictions(HeldOutPredictions(bayes, found.sets), classes, np.arange(len(x)), 0, [1, 2])
     assert said["calibration error"][0] < 0.04
     assert said["balanced accuracy"][1] < said["balanced accuracy"][0] < said["balanced accuracy"][2]
-    spoilt = scores(Held(bayes**4 / np.sum(bayes**4, 1, keepdims=True), found.sets), classes, np.arange(len(x)), 0, [1])
+    spoilt = score_predictions(
+        HeldOutPredictions(bayes**4 / np.sum(bayes**4, 1, keepdims=True), found.sets),
+        classes,
+        np.arange(len(x)),
+        0,
+        [1],
+    )
     assert spoilt["calibration error"][0] > 0.08
 
 
@@ -59,8 +72,8 @@ def test_the_debiased_error_is_that_of_many_sources(held):
         x, classes, bayes = (np.concatenate(part) for part in zip(*several, strict=True))
         p = bayes**1.1 / np.sum(bayes**1.1, 1, keepdims=True)
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(classifier_training, "bootstrap", lambda *_, **__: (0.0, 0.0))
-            said = scores(Held(p, p > 0.1), classes, np.arange(len(x)), 0, [1])
+            patch.setattr(classifier_training, "bootstrap_interval", lambda *_, **__: (0.0, 0.0))
+            said = score_predictions(HeldOutPredictions(p, p > 0.1), classes, np.arange(len(x)), 0, [1])
         if repeats == 1:
             few.append((said["calibration error"][0], said[name][0] ** 2))
         else:
@@ -74,15 +87,17 @@ def test_limits_hold_the_debiased_error(held):
     """Resampling adds its own chance, which is taken out as well."""
     x, classes, bayes, found = held
     p = bayes**3 / np.sum(bayes**3, 1, keepdims=True)
-    value, low, high = scores(Held(p, found.sets), classes, np.arange(len(x)), 0, [1])["calibration error, debiased"]
+    value, low, high = score_predictions(HeldOutPredictions(p, found.sets), classes, np.arange(len(x)), 0, [1])[
+        "calibration error, debiased"
+    ]
     assert low < value < high and value > 0.05
 
 
 def test_one_against_others_weighs_the_others_by_their_number():
     p = np.array([[0.2, 0.4, 0.1, 0.3], [0.0, 0.0, 0.5, 0.5]])
-    found = against(p, np.array([9.0, 3.0, 1.0, 7.0]), 0, [1, 2])
+    found = pairwise_probability(p, np.array([9.0, 3.0, 1.0, 7.0]), 0, [1, 2])
     np.testing.assert_allclose(found, [0.325 / 0.525, 1.0])
-    assert not against(p, np.zeros(4), 0, [1]).any()
+    assert not pairwise_probability(p, np.zeros(4), 0, [1]).any()
 
 
 def test_sets_cover_every_class_however_rare(held):
@@ -96,7 +111,7 @@ def test_sets_cover_every_class_however_rare(held):
 def test_labels_by_chance_have_large_sets_and_no_accuracy():
     x, classes, _ = blobs()
     classes = np.random.default_rng(1).permutation(classes)
-    said = scores(
+    said = score_predictions(
         cross_validate(x, np.ones(x.shape[1]), classes, np.arange(len(x))), classes, np.arange(len(x)), 0, [1, 2]
     )
     assert abs(said["balanced accuracy"][0] - 1 / 3) < 0.08 and said["one against others"][0] < 0.58
@@ -106,15 +121,15 @@ def test_labels_by_chance_have_large_sets_and_no_accuracy():
 def test_rows_of_a_source_are_never_on_both_sides(monkeypatch):
     """Every source four times with a label by chance: a split by rows would find it again."""
     monkeypatch.setattr(classifier_training, "_LANDMARKS", 100)
-    monkeypatch.setattr(classifier_training, "_GAMMA", 10.0)
-    monkeypatch.setattr(classifier_training, "_OF_ALL", 10.0)  # bumps so narrow that they remember
+    monkeypatch.setattr(classifier_training, "_MAX_GAMMA", 10.0)
+    monkeypatch.setattr(classifier_training, "_GAMMA_TIMES_VARIANCE", 10.0)  # bumps so narrow that they remember
     rng = np.random.default_rng(2)
     x, sources = np.repeat(3.0 * rng.standard_normal((40, 4)), 4, axis=0), np.repeat(np.arange(40), 4)
     classes = np.repeat(rng.permutation(40) % 2, 4)
 
     def accuracy(groups):
         held = cross_validate(x, np.ones(4), classes, groups)
-        return scores(held, classes, groups, 0, [1])["balanced accuracy"][0]
+        return score_predictions(held, classes, groups, 0, [1])["balanced accuracy"][0]
 
     assert accuracy(sources) < 0.7 < 0.85 < accuracy(np.arange(160))
 
@@ -123,7 +138,7 @@ def test_missing_and_constant_features_are_harmless():
     x, classes, _ = blobs()
     x = np.column_stack([x, np.full(len(x), 3.0), np.full(len(x), np.nan)])
     x[::3, 1] = np.nan
-    machine = fit(x, np.ones(4), classes, np.arange(len(x)))
+    machine = train_classifier(x, np.ones(4), classes, np.arange(len(x)))
     p = machine.probabilities(x)
     assert np.isfinite(p).all() and np.mean(p.argmax(1) == classes) > 0.6
     unknown = machine.probabilities(np.full((1, 4), np.nan))
@@ -132,7 +147,7 @@ def test_missing_and_constant_features_are_harmless():
 
 def test_a_class_of_two_is_refused():
     with pytest.raises(ParameterError, match="class number 1 has 2 sources and needs 10"):
-        fit(np.zeros((30, 2)), np.ones(2), np.r_[np.zeros(28, int), 1, 1], np.arange(30))
+        train_classifier(np.zeros((30, 2)), np.ones(2), np.r_[np.zeros(28, int), 1, 1], np.arange(30))
 
 
 @settings(max_examples=30)

@@ -8,10 +8,11 @@ import pytest
 
 from xlatent.core.errors import ModelError, ParameterError
 from xlatent.core.latents import LatentTable
+from xlatent.core.taxonomy import CLASSES, COMPACT
 from xlatent.science import classifier_training
-from xlatent.science.classifier_training import fit, prediction_set
-from xlatent.science.classify import ALLOWED, CLASSES, COMPACT, classify, features, load_classifier
-from xlatent.science.resampling import source_of
+from xlatent.science.classifier_training import prediction_set, train_classifier
+from xlatent.science.classify import ALLOWED, build_features, classify, load_classifier
+from xlatent.science.selection import source_ids
 
 pytest.importorskip("onnx")
 pytest.importorskip("sklearn")
@@ -52,7 +53,8 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier_training, "_LANDMARKS", 40)
         machines = {
-            allowed: fit(*features(table, DIRECTIONS, allowed), classes, source_of(table)) for allowed in SUBSETS
+            allowed: train_classifier(*build_features(table, DIRECTIONS, allowed), classes, source_ids(table))
+            for allowed in SUBSETS
         }
     path = tmp_path_factory.mktemp("classifier") / "classifier.onnx"
     benchmark().write_onnx(machines, DIRECTIONS, "a" * 64, path)
@@ -68,7 +70,7 @@ def test_the_file_gives_what_training_gave(trained, allowed):
     machines, classifier, _ = trained
     table, classes = simulated(1)
     found = classify(table, classifier, allowed)
-    p = machines[allowed].probabilities(features(table, DIRECTIONS, allowed)[0])
+    p = machines[allowed].probabilities(build_features(table, DIRECTIONS, allowed)[0])
     np.testing.assert_allclose(columns_of(found), p, atol=1e-6)
     assert [str(name) for name in found["class"]] == [CLASSES[k] for k in p.argmax(1)]
     sets = prediction_set(p, machines[allowed].thresholds)

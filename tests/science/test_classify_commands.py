@@ -13,11 +13,12 @@ from xlatent.cli import main
 from xlatent.cli.classify import classify
 from xlatent.cli.formulas import formulas
 from xlatent.core.latents import LatentTable
+from xlatent.core.taxonomy import CLASSES
 from xlatent.formats import catalogue_tables, latent_tables
 from xlatent.science import classifier_training
 from xlatent.science import formulas as science_formulas
-from xlatent.science.classify import CLASSES, features
-from xlatent.science.resampling import source_of
+from xlatent.science.classify import build_features
+from xlatent.science.selection import source_ids
 
 pytest.importorskip("onnx")
 pytest.importorskip("sklearn")
@@ -57,7 +58,9 @@ def files(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(classifier_training, "_LANDMARKS", 40)
         machines = {
-            allowed: classifier_training.fit(*features(with_sky, np.eye(8)[:, :2], allowed), kinds, source_of(table))
+            allowed: classifier_training.train_classifier(
+                *build_features(with_sky, np.eye(8)[:, :2], allowed), kinds, source_ids(table)
+            )
             for allowed in ((), ("nh_gal",))
         }
     path = Path(__file__).resolve().parents[2] / "benchmarks" / "classifier.py"

@@ -8,9 +8,10 @@ from xlatent.cli.cluster import cluster as command
 from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
 from xlatent.formats import latent_tables
 from xlatent.science import cluster as module
-from xlatent.science.cluster import cluster
-from xlatent.science.cluster_scores import judge
-from xlatent.science.resampling import folds, source_of
+from xlatent.science.cluster import find_clusters
+from xlatent.science.cluster_scores import score_clustering
+from xlatent.science.resampling import assign_folds
+from xlatent.science.selection import source_ids
 
 
 def blobs(sizes=(120, 90, 60), distance=2.0, seed=0):
@@ -30,7 +31,7 @@ ERRORS = np.array([0.1, 0.1, 1, 1, 1, 1, 1, 1])
 @pytest.mark.parametrize("method", ["mixture", "hdbscan"])
 def test_known_clusters(latent_table, method):
     z, truth = blobs()
-    found = cluster(latent_table(z, ERRORS), method)
+    found = find_clusters(latent_table(z, ERRORS), method)
     inside = found.label >= 0
     assert found.membership.shape == (270, 3)  # of the lowest criterion, or as HDBSCAN sees it
     assert np.mean(inside) > 0.9
@@ -48,26 +49,26 @@ def test_what_was_not_measured_parts_nothing(latent_table, method):
     z = np.zeros((300, 8))
     z[:, 0] = rng.standard_normal(300)
     z[:, 5] = np.where(np.arange(300) < 150, -0.1, 0.1) + 0.002 * rng.standard_normal(300)
-    found = cluster(latent_table(z, np.array([0.1, 1, 1, 1, 1, 1, 1, 1])), method)
+    found = find_clusters(latent_table(z, np.array([0.1, 1, 1, 1, 1, 1, 1, 1])), method)
     halves = [np.bincount(found.label[part] + 1, minlength=4) for part in (slice(150), slice(150, None))]
     assert np.abs(halves[0] - halves[1]).max() < 40
-    measured = cluster(latent_table(z, np.array([0.1, 1, 1, 1, 1, 0.005, 1, 1])), "mixture", 2)
+    measured = find_clusters(latent_table(z, np.array([0.1, 1, 1, 1, 1, 0.005, 1, 1])), "mixture", 2)
     assert len(set(measured.label[:150])) == len(set(measured.label[150:])) == 1
 
 
 def test_large_errors_blur_membership(latent_table):
     z, _ = blobs((100, 100), 1.0)
     z[0], errors = [0.6, 0, 0, 0, 0, 0, 0, 0], np.tile(ERRORS, (200, 1))
-    sharp = cluster(latent_table(z, errors), "mixture", 2).membership[0]
+    sharp = find_clusters(latent_table(z, errors), "mixture", 2).membership[0]
     errors[0] = 1.0
-    blurred = cluster(latent_table(z, errors), "mixture", 2).membership[0]
+    blurred = find_clusters(latent_table(z, errors), "mixture", 2).membership[0]
     assert sharp.max() > 0.99
     assert 0.4 < blurred.max() < 0.95
 
 
 def test_clusters_do_not_depend_on_the_day(latent_table):
     table = latent_table(blobs()[0], ERRORS)
-    once, again = (cluster(table, "mixture", 3, seed=3).membership for _ in range(2))
+    once, again = (find_clusters(table, "mixture", 3, seed=3).membership for _ in range(2))
     np.testing.assert_array_equal(once, again)
 
 
@@ -76,7 +77,7 @@ def test_many_rows_are_given_to_the_clusters_of_some(latent_table, monkeypatch, 
     monkeypatch.setattr(module, "MAX_ROWS", 120)
     monkeypatch.setattr(module, "_CHUNK", 100)
     z, truth = blobs((600, 300))
-    found = cluster(latent_table(z, ERRORS), method, 2 if method == "mixture" else None)
+    found = find_clusters(latent_table(z, ERRORS), method, 2 if method == "mixture" else None)
     inside = found.label >= 0
     assert np.mean(inside) > 0.9
     np.testing.assert_array_equal(found.label[inside], truth[inside])
@@ -85,28 +86,30 @@ def test_many_rows_are_given_to_the_clusters_of_some(latent_table, monkeypatch, 
 def test_rows_without_latents_are_in_none(latent_table):
     z, _ = blobs()
     z[7, 3] = np.nan
-    found = cluster(latent_table(z, ERRORS, flags=["", "no_data", *[""] * 268]), "mixture", 3)
+    found = find_clusters(latent_table(z, ERRORS, flags=["", "no_data", *[""] * 268]), "mixture", 3)
     np.testing.assert_array_equal(np.flatnonzero(np.isnan(found.probability)), [1, 7])
     np.testing.assert_array_equal(found.label[[1, 7]], -1)
     assert np.isfinite(found.membership[8]).all()
 
 
 def test_few_and_equal_rows(latent_table):
-    ten = cluster(latent_table(blobs((5, 5))[0], ERRORS))
+    ten = find_clusters(latent_table(blobs((5, 5))[0], ERRORS))
     assert ten.membership.shape == (10, 1)  # no more than ten rows can bear out
-    equal = cluster(latent_table(np.zeros((30, 8)), 0.0), "mixture", 4)
+    equal = find_clusters(latent_table(np.zeros((30, 8)), 0.0), "mixture", 4)
     assert np.isfinite(equal.membership).all()
-    assert set(cluster(latent_table(np.zeros((30, 8)), 0.0), "hdbscan").label) <= {0, -1}
+    assert set(find_clusters(latent_table(np.zeros((30, 8)), 0.0), "hdbscan").label) <= {0, -1}
     with pytest.raises(ParameterError, match="need 5 rows with latents, the table has 3"):
-        cluster(latent_table(np.zeros((3, 8))))
+        find_clusters(latent_table(np.zeros((3, 8))))
     with pytest.raises(ParameterError, match="need 11 rows"):
-        cluster(latent_table(np.zeros((10, 8))), "mixture", 11)
+        find_clusters(latent_table(np.zeros((10, 8))), "mixture", 11)
     with pytest.raises(ParameterError, match="HDBSCAN finds the number"):
-        cluster(latent_table(np.zeros((10, 8))), "hdbscan", 2)
+        find_clusters(latent_table(np.zeros((10, 8))), "hdbscan", 2)
 
 
 def scored(label, classes, sources=None):
-    table = judge(np.asarray(label), np.asarray(classes), np.arange(len(label)) if sources is None else sources)
+    table = score_clustering(
+        np.asarray(label), np.asarray(classes), np.arange(len(label)) if sources is None else sources
+    )
     return {(row["task"].split()[0], row["score"]): row for row in table}
 
 
@@ -141,7 +144,7 @@ def test_no_peeking():
     # Every source its own cluster: with its own label, or that of its other rows, the score would be 1.
     result = scored(sources, classes, sources)
     assert result["2", "balanced accuracy"]["value"] < 0.6
-    fold = folds(sources, classes)
+    fold = assign_folds(sources, classes)
     assert all(len(set(fold[sources == source])) == 1 for source in range(100))
     assert np.ptp(np.bincount(fold)) <= 3
     np.testing.assert_array_equal(np.unique(fold[classes == "NS"], return_counts=True)[1], 30)
@@ -166,9 +169,11 @@ def test_classes_too_small_to_judge():
 
 
 def test_real_sources(labelled):
-    classes, sources = np.asarray(labelled["class"]), source_of(labelled)
-    found = cluster(labelled, "mixture", 10)
-    rows = {(row["task"].split()[0], row["score"]): row["value"] for row in judge(found.label, classes, sources)}
+    classes, sources = np.asarray(labelled["class"]), source_ids(labelled)
+    found = find_clusters(labelled, "mixture", 10)
+    rows = {
+        (row["task"].split()[0], row["score"]): row["value"] for row in score_clustering(found.label, classes, sources)
+    }
     assert rows["8", "balanced accuracy"] > 0.2  # chance is 0.125
     assert rows["AGN", "balanced accuracy"] > 0.6
     assert rows["8", "adjusted Rand index"] > 0.05

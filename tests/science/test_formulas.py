@@ -8,7 +8,7 @@ import pytest
 from xlatent.core.errors import ParameterError, XlatentError, XlatentWarning
 from xlatent.core.latents import LatentTable
 from xlatent.science import formulas as science
-from xlatent.science.formulas import formulas
+from xlatent.science.formulas import find_formulas
 
 N = 400
 
@@ -50,7 +50,7 @@ def best(found):
 
 
 def test_a_law_is_found_and_scored_as_it_is_printed(table):
-    found = formulas(table, ["hard"])
+    found = find_formulas(table, ["hard"])
     assert best(found)["r2"] > 0.99 and "tanh" in best(found)["formula"] and best(found)["n_sources"] == N // 5
     assert np.all(np.diff(found["length"]) > 0) and np.all(np.diff(found["r2_search"]) > 0)
     # The text alone gives the numbers again.
@@ -71,40 +71,40 @@ def test_what_says_nothing_is_not_written():
 
 
 def test_a_latent_is_written_in_shares_of_the_flux(table):
-    found = formulas(table, ["z1"])
+    found = find_formulas(table, ["z1"])
     assert best(found)["r2"] > 0.99 and best(found)["latex"].startswith("z_{1} = ")
     assert {"flux_h", "flux_b"} <= set(best(found)["formula"].replace("/", " ").replace("*", " ").split())
 
 
 def test_a_quantity_over_decades_is_written_in_logarithms(table):
-    found = formulas(table, ["nh"])
+    found = find_formulas(table, ["nh"])
     assert set(found["target"]) == {"log10 nh"} and best(found)["r2"] > 0.999
     assert best(found)["latex"].startswith(r"\log_{10} \mathrm{nh} = ")
 
 
 def test_noise_has_no_formula_that_holds(table):
-    found = formulas(table, ["noise"])
+    found = find_formulas(table, ["noise"])
     assert all(row["r2"] < 0.05 for row in found)
 
 
 def test_the_same_seed_gives_the_same_formulas(table):
-    first, again = (formulas(table, ["hard"], seed=3) for _ in range(2))
+    first, again = (find_formulas(table, ["hard"], seed=3) for _ in range(2))
     assert list(first["formula"]) == list(again["formula"])
 
 
 def test_missing_values_and_what_cannot_be_done(table):
-    found = formulas(table, ["holes"])
+    found = find_formulas(table, ["holes"])
     assert best(found)["r2"] > 0.99 and best(found)["n_sources"] < N // 8
     with pytest.warns(XlatentWarning, match="column flat is 1.0 everywhere"):
-        assert len(formulas(table, ["flat"])) == 0
+        assert len(find_formulas(table, ["flat"])) == 0
     with pytest.warns(XlatentWarning, match="needs 50"):
-        assert len(formulas(table[:10], ["hard"])) == 0
+        assert len(find_formulas(table[:10], ["hard"])) == 0
     with pytest.raises(ParameterError, match="no column nowhere"):
-        formulas(table, ["nowhere"])
+        find_formulas(table, ["nowhere"])
 
 
 def test_without_its_library_one_sentence(table, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyoperon", None)
     monkeypatch.setitem(sys.modules, "pyoperon.sklearn", None)
     with pytest.raises(XlatentError, match=r"xlatent\[science\]"):
-        formulas(table, ["hard"])
+        find_formulas(table, ["hard"])

@@ -11,11 +11,11 @@ from xlatent.core.errors import ParameterError, XlatentWarning
 from xlatent.core.latents import LatentTable
 from xlatent.formats import latent_tables
 from xlatent.science import information as module
-from xlatent.science.information import information, mutual_information
+from xlatent.science.information import estimate_information, mutual_information
 
 
 def near(*columns):
-    return module.listed(np.column_stack(columns))
+    return module.build_neighbour_lists(np.column_stack(columns))
 
 
 def of_all_distances(x, y, condition=None):
@@ -25,7 +25,7 @@ def of_all_distances(x, y, condition=None):
         return np.abs(points[:, None] - points).max(axis=2)
 
     y = np.where(y[:, None] == y, 0.0, np.inf) if y.dtype.kind == "U" else np.abs(y[:, None] - y)
-    x, k = apart(x), module.K
+    x, k = apart(x), module.N_NEIGHBOURS
     if condition is None:
         both, rest = (x, y), digamma(len(x))
         reach = np.sort(np.maximum(x, y), axis=1)[:, k, None]
@@ -45,11 +45,13 @@ def test_neighbours_give_what_all_distances_give(normal, kind, widths, monkeypat
     x, other = np.column_stack([a, 0.3 * b, 0.1 * c]), np.column_stack([a + 0.5 * d, b])
     y = {"numbers": a + e, "none": e, "classes": np.where(e + a > 1.5, "few", "many")}[kind]
     both = np.hstack([x, other])
-    assert mutual_information(module.listed(x), y) == pytest.approx(of_all_distances(x, y), abs=1e-12)
-    found = mutual_information(module.listed(both), y, module.listed(other))
+    assert mutual_information(module.build_neighbour_lists(x), y) == pytest.approx(of_all_distances(x, y), abs=1e-12)
+    found = mutual_information(module.build_neighbour_lists(both), y, module.build_neighbour_lists(other))
     assert found == pytest.approx(of_all_distances(x, y, other), abs=1e-12)
     half = np.arange(1, 300, 2)
-    found = mutual_information(module.listed(both).part(half), y[half], module.listed(other).part(half))
+    found = mutual_information(
+        module.build_neighbour_lists(both).subset(half), y[half], module.build_neighbour_lists(other).subset(half)
+    )
     assert found == pytest.approx(of_all_distances(x[half], y[half], other[half]), abs=1e-12)
 
 
@@ -73,7 +75,7 @@ def test_of_two_normal_variables(normal, r):
     expected = -0.5 * np.log(1 - r**2)
     assert abs(mutual_information(near(a), b) - expected) < 0.05
     # Of any monotonic function of them, too.
-    scores = [module._scores(np.exp(3 * x), np.random.default_rng(0)) for x in (a, b)]
+    scores = [module._normal_scores(np.exp(3 * x), np.random.default_rng(0)) for x in (a, b)]
     assert abs(mutual_information(near(scores[0]), scores[1]) - expected) < 0.05
 
 
@@ -110,7 +112,7 @@ def latents(z0, z1, n=300):
 def test_what_latents_add(latent_table, normal, quick):
     a, b, c, noise, other = normal[:, :300]
     table = latent_table(latents(a, b), hard=a, of_a=a + 0.3 * c, of_b=b + 0.5 * c, none=noise, again=other)
-    results = information(table, ["of_a", "of_b", "none"], ["hard"])
+    results = estimate_information(table, ["of_a", "of_b", "none"], ["hard"])
     assert list(results["of"]) == ["z", "hard", "z given hard"] * 3
     found = {(row["column"], row["of"]): row for row in results}
     for of in ("z", "hard"):
@@ -132,7 +134,7 @@ def test_null_is_no_more_often_rejected_than_stated(latent_table, quick):
     rng = np.random.default_rng(4)
     a, b = rng.standard_normal((2, 80))
     columns = {f"c{i}": rng.standard_normal(80) for i in range(40)}
-    results = information(latent_table(latents(a, b, 80), **columns), list(columns))
+    results = estimate_information(latent_table(latents(a, b, 80), **columns), list(columns))
     assert stats.kstest(results["p"], "uniform").pvalue > 0.001
     assert min(results["q"]) > 0.01
 
@@ -142,11 +144,11 @@ def test_error_is_that_of_repeated_samples(quick):
     estimates, errors = [], []
     for _ in range(30):
         a = rng.standard_normal(150)
-        b = module._scores(a + rng.standard_normal(150), rng)
+        b = module._normal_scores(a + rng.standard_normal(150), rng)
         x = near(a)
         estimates.append(mutual_information(x, b))
         errors.append(
-            module.half_sampling(lambda rows, x=x, b=b: mutual_information(x.part(rows), b[rows]), np.arange(150))
+            module.half_sample_error(lambda rows, x=x, b=b: mutual_information(x.subset(rows), b[rows]), np.arange(150))
         )
     assert 0.6 < np.mean(errors) / np.std(estimates) < 1.7
 
@@ -156,7 +158,7 @@ def test_equal_values(latent_table, normal, quick):
     z0 = np.round(normal[0], 1)
     table = latent_table(latents(z0, 0 * z0) * (np.arange(8) == 0), p=np.round(normal[1, :300], 0))
     with pytest.warns(XlatentWarning, match="counts once"):
-        results = information(table, ["p"])
+        results = estimate_information(table, ["p"])
     assert np.isfinite(results["mi"][0])
     assert results["p"][0] > 0.001
 
@@ -166,7 +168,7 @@ def test_one_measurement_under_many_names_tells_nothing(latent_table, normal, qu
     rows = np.append(np.arange(240), np.repeat(np.arange(30), 2))
     table = latent_table(latents(*normal[:2])[rows], value=normal[2, rows])
     with pytest.warns(XlatentWarning, match="60 of 300 sources"):
-        results = information(table, ["value"])
+        results = estimate_information(table, ["value"])
     assert results["n_sources"][0] == 240 and results["p"][0] > 0.01
 
 
@@ -176,7 +178,7 @@ def test_classes_and_small_ones(latent_table, normal, quick):
         latents(np.where(kind == "a", -3, 3) + normal[0, :300], normal[1]), kind=kind, h=normal[2, :300]
     )
     with pytest.warns(XlatentWarning, match="left out are c"):
-        results = information(table, ["kind"], ["h"])
+        results = estimate_information(table, ["kind"], ["h"])
     assert set(results["n_sources"]) == {280}
     assert results["p"][0] < 1e-6 < results["p"][1]
     assert results["p"][2] < 1e-6
@@ -189,7 +191,7 @@ def test_a_source_counts_once_by_its_best_row(latent_table, normal, quick):
     errors = np.tile([[0.1], [0.5]], (100, 8))
     names = [f"s{i // 2}" for i in range(200)]
     rows = {"source": names, "value": np.repeat(normal[0, :100], 2)}
-    result = information(latent_table(z, errors, **rows), ["value"])[0]
+    result = estimate_information(latent_table(z, errors, **rows), ["value"])[0]
     assert result["n_sources"] == 100
     assert result["mi"] > 1.0
 
@@ -197,24 +199,24 @@ def test_a_source_counts_once_by_its_best_row(latent_table, normal, quick):
 def test_columns_of_no_use(latent_table, normal):
     table = latent_table(latents(*normal[:2]), same=np.ones(300), few=np.where(np.arange(300) < 9, 1.0, np.nan))
     with pytest.warns(XlatentWarning), pytest.raises(ParameterError, match="no column has 50 sources"):
-        information(table, ["same", "few"])
+        estimate_information(table, ["same", "few"])
     with pytest.raises(ParameterError, match="no column colour"):
-        information(table, ["colour"])
+        estimate_information(table, ["colour"])
     with pytest.raises(ParameterError, match="name should hold numbers"):
-        information(table, ["same"], ["name"])
+        estimate_information(table, ["same"], ["name"])
     with pytest.warns(XlatentWarning), pytest.raises(ParameterError, match="give more sources"):
-        information(LatentTable({"value": np.zeros(0)}), ["value"])
+        estimate_information(LatentTable({"value": np.zeros(0)}), ["value"])
 
 
 def test_some_of_very_many_sources(latent_table, normal, quick, monkeypatch):
     monkeypatch.setattr(module, "MAX_SOURCES", 60)
-    results = information(latent_table(latents(*normal[:2]), value=normal[0, :300]), ["value"])
+    results = estimate_information(latent_table(latents(*normal[:2]), value=normal[0, :300]), ["value"])
     assert list(results["n_sources"]) == [60]
 
 
 def test_real_sources(labelled, quick):
     with pytest.warns(XlatentWarning, match="HMXB"):
-        results = information(labelled, ["class"], ["measured_hm", "measured_ms"])
+        results = estimate_information(labelled, ["class"], ["measured_hm", "measured_ms"])
     assert results["p"][0] < 1e-6  # z tells classes apart
     assert results["mi"][0] > 0.1
 

@@ -7,7 +7,7 @@ from astropy.table import Table
 from xlatent.core.absorption import cross_section
 from xlatent.core.errors import ParameterError
 from xlatent.core.latents import LatentTable
-from xlatent.science.tracks import directions, tracks
+from xlatent.science.tracks import directions, find_tracks
 
 ENERGY = np.geomspace(0.3, 10.0, 120)
 
@@ -39,7 +39,7 @@ def table(z, covariance, names):
 def test_constant_sources_raise_no_more_alarms_than_they_may(rows, size):
     rng = np.random.default_rng(rows)
     z = np.repeat(size * rng.standard_normal((300, 8)), rows, axis=0)
-    found = tracks(table(*observed(z, 1), np.repeat(np.arange(300), rows)))
+    found = find_tracks(table(*observed(z, 1), np.repeat(np.arange(300), rows)))
     assert len(found) > 270
     for level in (0.2, 0.05, 0.01):
         allowed = level + 3.0 * np.sqrt(level * (1 - level) / len(found))
@@ -55,7 +55,7 @@ def test_the_pull_of_the_prior_is_no_motion():
     covariance = np.stack([np.eye(8) * 0.01, np.eye(8) * 0.45])
     means = np.einsum("nij,nj->ni", np.eye(8) - covariance, z)
     assert abs(means[0, 0] - means[1, 0]) > 1.7
-    assert tracks(table(means, covariance, ["a", "a"]))["p"][0] > 0.9
+    assert find_tracks(table(means, covariance, ["a", "a"]))["p"][0] > 0.9
 
 
 def test_sources_that_move_are_found_and_their_direction_named():
@@ -68,7 +68,7 @@ def test_sources_that_move_are_found_and_their_direction_named():
             axis, step = moves[word]
             z[3 * i + 1, axis] += step / 2
             z[3 * i + 2, axis] += step
-    found = tracks(table(*observed(z, 5, (3.5, 4.5)), np.repeat(np.arange(60), 3)), decode=decode, energy=ENERGY)
+    found = find_tracks(table(*observed(z, 5, (3.5, 4.5)), np.repeat(np.arange(60), 3)), decode=decode, energy=ENERGY)
     word_of = {int(row["source"]): row["direction"] for row in found}
     changed = {int(row["source"]) for row in found if row["q"] < 0.01}
     moved = {i for i in range(60) if truth[i]}
@@ -99,9 +99,9 @@ def test_order_of_time_and_units_of_the_table():
     z[1, 0] = -2.0
     means, covariance = z * 0.99, np.tile(np.eye(8) * 0.01, (3, 1, 1))
     rows = table(means, covariance, ["a", "a", "a"])
-    found = tracks(rows, time=np.array([3.0, 1.0, 2.0]), decode=decode, energy=ENERGY)
+    found = find_tracks(rows, time=np.array([3.0, 1.0, 2.0]), decode=decode, energy=ENERGY)
     assert (found["first"][0], found["direction"][0]) == (1, "softening")
-    found = tracks(rows, decode=decode, energy=ENERGY)
+    found = find_tracks(rows, decode=decode, energy=ENERGY)
     assert (found["last"][0], found["direction"][0]) == (1, "hardening")
     assert found["shift"][0] == pytest.approx(1.98) and found["shift_err"][0] == pytest.approx(np.sqrt(0.02))
     assert isinstance(found, Table) and found["n"][0] == 3
@@ -110,9 +110,9 @@ def test_order_of_time_and_units_of_the_table():
 def test_what_cannot_be_tested_is_said():
     z, covariance = observed(np.zeros((4, 8)), 1)
     with pytest.raises(ParameterError, match="no source has two rows"):
-        tracks(table(z, covariance, "abcd"))
+        find_tracks(table(z, covariance, "abcd"))
     with pytest.raises(ParameterError, match="energies"):
-        tracks(table(z, covariance, "aabb"), decode=decode)
+        find_tracks(table(z, covariance, "aabb"), decode=decode)
     z[0] = np.nan
-    found = tracks(table(z, covariance, "aabb"))
+    found = find_tracks(table(z, covariance, "aabb"))
     assert list(found["source"]) == ["b"]

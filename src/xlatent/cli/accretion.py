@@ -55,8 +55,8 @@ def accretion(
     from xlatent.core.latents import LatentTable
     from xlatent.formats import latent_tables
     from xlatent.formats.catalogue_tables import read_joined
-    from xlatent.science.accretion import Direction, learn
-    from xlatent.science.resampling import source_of, usable
+    from xlatent.science.accretion import Direction, learn_direction
+    from xlatent.science.selection import source_ids, valid_rows
 
     latents = read_joined(table, labels, ["class"] if direction is None else [])
     origin = latents.meta.get("model_sha256", "")
@@ -69,8 +69,8 @@ def accretion(
             )
     else:
         classes = np.ma.filled(np.ma.asarray(latents["class"]).astype(str), "")
-        classes = np.where(usable(latents), classes, "")
-        line = learn(latents.z, latents.covariance, classes, source_of(latents), origin, seed)
+        classes = np.where(valid_rows(latents), classes, "")
+        line = learn_direction(latents.z, latents.covariance, classes, source_ids(latents), origin, seed)
         if keep is not None:
             line.save(keep)
     value, error = line.value(latents.z, latents.covariance)

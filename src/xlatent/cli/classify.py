@@ -40,6 +40,7 @@ def classify(
     """
     check_output(output, TABLES)
     from xlatent.core.bundle import DEFAULT_MODEL, locate
+    from xlatent.core.taxonomy import CLASSES
     from xlatent.formats import catalogue_tables, latent_tables
     from xlatent.formats.catalogue_tables import read_joined
     from xlatent.science import classify as science
@@ -54,7 +55,7 @@ def classify(
     latent_tables.write(found, output)
     sets = [str(names).split(",") for names in found["prediction_set"]]
     sure = [names[0] for names in sets if len(names) == 1]
-    tally = ", ".join(f"{name} {sure.count(name)}" for name in science.CLASSES if name in sure)
+    tally = ", ".join(f"{name} {sure.count(name)}" for name in CLASSES if name in sure)
     rows = "row" if len(found) == 1 else "rows"
     typer.echo(
         f"{len(found)} {rows} written to {output}; one class left in the set of {len(sure)}"

@@ -12,7 +12,7 @@ from xlatent.core.outputs import TABLES, check_output
 
 
 class Method(StrEnum):
-    """Of `xlatent.science.cluster.cluster`."""
+    """Of `xlatent.science.cluster.find_clusters`."""
 
     MIXTURE = "mixture"
     HDBSCAN = "hdbscan"
@@ -52,18 +52,19 @@ def cluster(
     from xlatent.formats import latent_tables
     from xlatent.formats.catalogue_tables import read_joined
     from xlatent.science import cluster as clusters
-    from xlatent.science import cluster_scores, resampling
+    from xlatent.science import cluster_scores
+    from xlatent.science.selection import source_ids
 
     latents = read_joined(table, labels, ["class"] if labels is not None else [])
-    found = clusters.cluster(latents, method.value, number, seed)
+    found = clusters.find_clusters(latents, method.value, number, seed)
     columns = {name: latents[name] for name in latents.colnames}
     columns |= {"cluster": found.label, "cluster_prob": found.probability}
     columns |= {f"p_cluster{k}": found.membership[:, k] for k in range(found.membership.shape[1])}
     if "class" in columns:
         classes = np.ma.filled(np.ma.asarray(columns["class"]).astype(str), "")
         with_latents = np.isfinite(found.probability)
-        results = cluster_scores.judge(
-            found.label[with_latents], classes[with_latents], resampling.source_of(latents)[with_latents], seed
+        results = cluster_scores.score_clustering(
+            found.label[with_latents], classes[with_latents], source_ids(latents)[with_latents], seed
         )
         print_table(results)
         if scores is not None:

@@ -327,8 +327,8 @@ def _figures(
     """Figures of each section, by file name with captions."""
     import numpy as np
 
-    from xlatent.science.classify import CLASSES
-    from xlatent.science.resampling import usable
+    from xlatent.core.taxonomy import CLASSES
+    from xlatent.science.selection import valid_rows
     from xlatent.workflows.evaluation import report
 
     parts = dict(sections)
@@ -338,7 +338,7 @@ def _figures(
         figures.setdefault(section, {})[name] = (figure, caption)
 
     of_named = parts["Classification"][list(sets).index(named)]
-    if usable(named.latents).sum() > 2:
+    if valid_rows(named.latents).sum() > 2:
         kinds = [kind for kind in CLASSES if (named.classes == kind).any()]
         kinds += sorted({str(kind) for kind in named.classes} - {*kinds, ""})
         caption = (

@@ -50,7 +50,7 @@ def formulas(
         raise ParameterError("--target names no column; give one or more, separated by commas")
     latents = read_joined(table, join, [name for name in targets if name not in science.LATENTS])
     with progress_bar("targets", len(targets)) as advance:
-        found = science.formulas(latents, targets, seed, advance)
+        found = science.find_formulas(latents, targets, seed, advance)
     print_table(found["target", "length", "r2", "r2_lolim", "r2_hilim", "formula"])
     if output is None:
         return

@@ -47,7 +47,7 @@ def information(
     latents = read_joined(table, join, wanted + compared)
     warn_derived(wanted, join)
     with progress_bar("estimates", len(wanted) * (3 if compared else 1)) as advance:
-        results = shared.information(latents, wanted, compared, seed, advance)
+        results = shared.estimate_information(latents, wanted, compared, seed, advance)
     print_table(results)
     if output is not None:
         write(results, output)

@@ -26,12 +26,12 @@ def outliers(
     check_output(output, TABLES)
     from xlatent.core.latents import LatentTable
     from xlatent.formats import latent_tables
-    from xlatent.science.outliers import outliers as judge
-    from xlatent.science.resampling import source_of
+    from xlatent.science.outliers import find_outliers
+    from xlatent.science.selection import source_ids
 
     latents = latent_tables.read(table)
     with progress_bar("rows", len(latents)) as advance:
-        found = judge(latents, source_of(latents), seed, advance)
+        found = find_outliers(latents, source_ids(latents), seed, advance)
     columns = {name: latents[name] for name in latents.colnames}
     columns |= {name: found[name] for name in found.colnames if name != "name"}
     latent_tables.write(LatentTable(columns, latents.meta), output)

@@ -70,7 +70,7 @@ def tracks(
             f"{table} has latents of model {origin[:12]}, and {loaded.info.name} is {loaded.info.fingerprint[:12]}: "
             "name the model that made it with --model"
         )
-    found = science.tracks(latents, names, when, loaded.decode, loaded.grid.energy_mid)
+    found = science.find_tracks(latents, names, when, loaded.decode, loaded.grid.energy_mid)
     print_table(found[:_SHOWN])
     moving = int((found["q"] < _FALSE).sum())
     typer.echo(f"{moving} of {len(found)} sources change, at most {_FALSE:.0%} of them falsely so")

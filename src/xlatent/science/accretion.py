@@ -105,7 +105,7 @@ class Direction:
             ) from error
 
 
-def learn(
+def learn_direction(
     z: Float[np.ndarray, "n d"],
     covariance: Float[np.ndarray, "n d d"],
     label: np.ndarray,

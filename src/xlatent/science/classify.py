@@ -7,18 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from astropy.table import MaskedColumn
+from astropy.table import Column
 from jaxtyping import Float
 
+from xlatent.core.bands import HARDNESS_RATIOS
 from xlatent.core.errors import ModelError, ParameterError
 from xlatent.core.latents import LatentTable
-from xlatent.science.classifier_training import against, prediction_set
-from xlatent.science.resampling import numbers, usable
+from xlatent.core.taxonomy import COMPACT
+from xlatent.science.classifier_training import pairwise_probability, prediction_set
+from xlatent.science.selection import numeric_column, valid_rows
 
-CLASSES = ("AGN", "YSO", "LM-STAR", "HM-STAR", "NS", "LMXB", "CV", "HMXB")
-"""Classes of Yang et al. 2022 (ApJ 941, 104)."""
-COMPACT = ("HMXB", "LMXB", "NS", "CV")
-RATIOS = ("hard_hm", "hard_hs", "hard_ms")
 ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
     "flux": {"log_flux_b": ("log_flux_b",)},
     "variability": {
@@ -29,15 +27,15 @@ ALLOWED: dict[str, dict[str, tuple[str, ...]]] = {
 }
 """What may be used besides the spectrum: features, and the columns that may hold each (those of the CSC last)."""
 
-_STRESS = {"flux": 1.0, "variability": 0.3, "nh_gal": 1.5}  # accuracy is flat within a factor 1.5
-_LEAST_CHANCE = 0.001  # probabilities are given to three digits
-_LEAST_NH = 0.01  # 10^20 cm-2, below any line of sight
+_WEIGHTS = {"flux": 1.0, "variability": 0.3, "nh_gal": 1.5}  # accuracy is flat within a factor 1.5
+_MIN_CONSTANCY = 0.001  # probabilities are given to three digits
+_MIN_NH = 0.01  # 10^20 cm-2, below any line of sight
 
 
-def features(
+def build_features(
     table: LatentTable, directions: Float[np.ndarray, "8 m"], allowed: Sequence[str] = ()
 ) -> tuple[Float[np.ndarray, "n d"], Float[np.ndarray, " d"]]:
-    """What a classifier sees of each row.
+    """Build what a classifier sees of each row.
 
     Parameters
     ----------
@@ -55,18 +53,26 @@ def features(
         the flux in erg cm-2 s-1; -log10(1 - P) of the probabilities of variability within and between observations,
         each with 1 where it is missing; log10 of the Galactic column in 10^20 cm-2. NaN where a value is missing or not
         allowed.
-    stress : array [d]
+    feature_weights : array [d]
         What one standard deviation of each counts in the distance between sources.
 
     Raises
     ------
     ParameterError
         If a column is missing or does not hold numbers.
+
+    Examples
+    --------
+    >>> columns = {"name": ["a", "b"], "hard_hm": [0.1, 0.2], "hard_hs": [0.3, 0.1], "hard_ms": [0.2, -0.1]}
+    >>> table = LatentTable.from_posterior(np.zeros((2, 8)), np.tile(np.eye(8), (2, 1, 1)), columns)
+    >>> x, feature_weights = build_features(table, np.eye(8)[:, :2])
+    >>> x.shape, x[0, :5].tolist()
+    ((2, 13), [0.0, 0.0, 0.1, 0.3, 0.2])
     """
     errors = np.sqrt(np.einsum("im,nij,jm->nm", directions, table.covariance, directions))
     errors = np.log(errors) if "flux" in allowed else np.full(errors.shape, np.nan)
-    parts = [table.z @ directions, *(numbers(table, name)[:, None] for name in RATIOS), errors]
-    stress = [np.ones(part.shape[1]) for part in parts]
+    parts = [table.z @ directions, *(numeric_column(table, name)[:, None] for name in HARDNESS_RATIOS), errors]
+    weights = [np.ones(part.shape[1]) for part in parts]
     for group, columns in ALLOWED.items():
         for feature, names in columns.items():
             values = np.full(len(table), np.nan)
@@ -77,31 +83,38 @@ def features(
                         f"{group} needs a column {' or '.join(names)} and the table has none; add it, from a catalogue "
                         f"or by hand, or leave out {group}"
                     )
-                values = numbers(table, found[0])
+                values = numeric_column(table, found[0])
             if feature == "nh_gal":
-                values = np.log10(np.maximum(values, _LEAST_NH))
+                values = np.log10(np.maximum(values, _MIN_NH))
             if group == "variability":
-                values = -np.log10(1.0 - np.clip(values, 0.0, 1.0) + _LEAST_CHANCE)
+                values = -np.log10(1.0 - np.clip(values, 0.0, 1.0) + _MIN_CONSTANCY)
                 parts.append(np.isnan(values)[:, None].astype(float))
-                stress.append(np.array([_STRESS[group]]))
+                weights.append(np.array([_WEIGHTS[group]]))
             parts.append(values[:, None])
-            stress.append(np.array([_STRESS[group]]))
-    return np.concatenate(parts, axis=1), np.concatenate(stress)
+            weights.append(np.array([_WEIGHTS[group]]))
+    return np.concatenate(parts, axis=1), np.concatenate(weights)
 
 
-def head(allowed: Sequence[str]) -> str:
-    """Name of the classifier's output that uses what is allowed."""
+def output_name(allowed: Sequence[str]) -> str:
+    """Name the output of a classifier that uses what is allowed.
+
+    Examples
+    --------
+    >>> output_name([]), output_name(["variability", "flux"])
+    ('p', 'p_flux_variability')
+    """
     return "_".join(["p", *(group for group in ALLOWED if group in allowed)])
 
 
 @dataclass(frozen=True, eq=False)
 class Classifier:
-    """A trained classifier in ONNX.
+    """Hold a trained classifier in ONNX.
 
     Attributes
     ----------
     session : onnxruntime.InferenceSession
-        Input ``x``: `features` [n, d]; an output of probabilities [n, 8] for each choice of what is allowed (`head`).
+        Input ``x``: `features` [n, d]; an output of probabilities [n, 8] for each choice of what is allowed
+        (`output_name`).
     info : dict
         ``classes``, ``directions`` [8, m], ``model_sha256`` of the latents, ``thresholds`` by output, ``members``:
         number of sources of each class it was trained on.
@@ -112,12 +125,18 @@ class Classifier:
 
 
 def load_classifier(path: Path) -> Classifier:
-    """Read a classifier.
+    """Read a classifier from its ONNX file.
 
     Raises
     ------
     ModelError
         If the file is missing, damaged, or not a classifier.
+
+    Examples
+    --------
+    >>> from xlatent.core.bundle import DEFAULT_MODEL, locate
+    >>> load_classifier(locate(DEFAULT_MODEL) / "classifier.onnx").info["classes"]
+    ['AGN', 'YSO', 'LM-STAR', 'HM-STAR', 'NS', 'LMXB', 'CV', 'HMXB']
     """
     import onnxruntime
 
@@ -136,7 +155,7 @@ def load_classifier(path: Path) -> Classifier:
 
 
 def classify(table: LatentTable, classifier: Classifier, allowed: Sequence[str] = ()) -> LatentTable:
-    """Probabilities of the classes and the set of those that cannot be ruled out.
+    """Predict the probabilities of the classes and the set of those that cannot be ruled out.
 
     Parameters
     ----------
@@ -169,26 +188,28 @@ def classify(table: LatentTable, classifier: Classifier, allowed: Sequence[str] 
             f"the latents are of model {table.meta.get('model') or 'unknown'} ({made_by[:12] or 'no sha256'}) and the "
             f"classifier is for latents of {made_for[:12]}; embed the sources again with that model"
         )
-    output, names = head(allowed), classifier.info["classes"]
+    output, names = output_name(allowed), classifier.info["classes"]
     p = np.full((len(table), len(names)), np.nan)
-    if (good := np.flatnonzero(usable(table))).size:
-        rows = table[good]
-        x, _ = features(rows, np.array(classifier.info["directions"]), allowed)
-        only = onnxruntime.RunOptions()
-        only.only_execute_path_to_fetches = True  # the other outputs are for other choices
-        p[good] = classifier.session.run([output], {"x": x}, only)[0]
+    if (valid := np.flatnonzero(valid_rows(table))).size:
+        rows = table[valid]
+        x, _ = build_features(rows, np.array(classifier.info["directions"]), allowed)
+        options = onnxruntime.RunOptions()
+        options.only_execute_path_to_fetches = True  # the other outputs are for other choices
+        p[valid] = classifier.session.run([output], {"x": x}, options)[0]
     sets = np.ones(p.shape, bool)
-    sets[good] = prediction_set(p[good], np.array(classifier.info["thresholds"][output]))
+    sets[valid] = prediction_set(p[valid], np.array(classifier.info["thresholds"][output]))
     columns: dict[str, Any] = dict(table.to_astropy().columns)
     columns["class"] = np.array([names[row.argmax()] if np.isfinite(row).all() else "" for row in p], np.str_)
     for k, name in enumerate(names):
         meaning = f"Probability of class {name} if all classes were equally common"
-        missing = MaskedColumn(p[:, k], description=meaning, meta={"ucd": "stat.probability;src.class"})
-        columns[f"p_{name.replace('-', '_')}"] = missing.filled(np.nan)
+        columns[f"p_{name.replace('-', '_')}"] = _probability_column(p[:, k], meaning)
     pair = names.index("AGN"), [names.index(name) for name in COMPACT]
     meaning = f"Probability of an accreting or stellar-mass compact object ({', '.join(COMPACT)}) rather than an AGN"
-    compact = against(p, np.array(classifier.info["members"]), *pair)
-    missing = MaskedColumn(compact, description=meaning, meta={"ucd": "stat.probability;src.class"})
-    columns["p_compact"] = missing.filled(np.nan)
+    compact = pairwise_probability(p, np.array(classifier.info["members"]), *pair)
+    columns["p_compact"] = _probability_column(compact, meaning)
     columns["prediction_set"] = np.array([",".join(np.array(names)[row]) for row in sets], np.str_)
     return LatentTable(columns, table.meta)
+
+
+def _probability_column(values: Float[np.ndarray, " n"], meaning: str) -> Column:
+    return Column(values, description=meaning, meta={"ucd": "stat.probability;src.class"})

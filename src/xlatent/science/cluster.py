@@ -9,17 +9,19 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from xlatent.core.errors import ParameterError
+from xlatent.core.extras import requires_extra
 from xlatent.core.latent_columns import N_LATENTS
 from xlatent.core.latents import LatentTable
-from xlatent.science.resampling import sklearn_needed, thin, usable
+from xlatent.science.resampling import subsample
+from xlatent.science.selection import valid_rows
 
 MAX_CLUSTERS = 12
 MAX_ROWS = 20_000
-"""That clusters are found from; others are then given to them."""
-_DRAWS = 8
+"""Rows that clusters are found from; others are then given to them."""
+_DRAWS = 8  # from the posterior of each row
 _CHUNK = 50_000
-_SMALLEST = 0.01  # share of the rows that makes a cluster of HDBSCAN
-_MEASURED = 0.1  # share of the variance
+_MIN_CLUSTER_SHARE = 0.01  # of the rows, that makes a cluster of HDBSCAN
+_MIN_VARIANCE_SHARE = 0.1  # of the scatter between sources in the whole variance, along a direction that was measured
 _ROWS_EACH = 10  # to a component, or it is not tried
 _RIDGE = 1e-4  # variance below which no error and no component shrinks
 
@@ -28,7 +30,7 @@ Method = Literal["mixture", "hdbscan"]
 
 @dataclass(frozen=True, eq=False)
 class Clustering:
-    """Cluster of each row.
+    """Hold the cluster of each row.
 
     Attributes
     ----------
@@ -48,8 +50,10 @@ class Clustering:
     bic: dict[int, float]
 
 
-def cluster(table: LatentTable, method: Method = "mixture", n_clusters: int | None = None, seed: int = 0) -> Clustering:
-    """Find clusters in latent space, errors considered and labels not looked at.
+def find_clusters(
+    table: LatentTable, method: Method = "mixture", n_clusters: int | None = None, seed: int = 0
+) -> Clustering:
+    """Find clusters in latent space, with errors considered and without looking at labels.
 
     Both methods work in the directions of latent space that were measured: those in which the variance of the rows'
     means is a tenth or more of the sum of it and the mean posterior variance, in units of the latter. The others hold
@@ -59,7 +63,7 @@ def cluster(table: LatentTable, method: Method = "mixture", n_clusters: int | No
     a row counts where it may be; the information criterion counts rows, not draws, and a row's probability is the mean
     over its draws. Nothing is deconvolved: the draws hold the prior, and clusters are as wide as they are blurred.
 
-    ``hdbscan`` (Campello, Moulavi & Sander 2013) takes the means. A cluster has at least 1 % of the rows, and 5.
+    ``hdbscan`` takes the means. A cluster has at least 1 % of the rows, and 5.
 
     Parameters
     ----------
@@ -78,60 +82,75 @@ def cluster(table: LatentTable, method: Method = "mixture", n_clusters: int | No
         If there are fewer than 5 rows with latents, fewer than clusters asked for, or a number is given for HDBSCAN.
     XlatentError
         If scikit-learn is missing.
+
+    References
+    ----------
+    Schwarz 1978, Annals of Statistics 6, 461 (information criterion); Campello, Moulavi & Sander 2013, PAKDD, 160
+    (HDBSCAN).
+
+    Examples
+    --------
+    >>> z = 0.1 * np.random.default_rng(0).standard_normal((60, 8))
+    >>> z[:40, 0] += 2.0
+    >>> table = LatentTable.from_posterior(z, np.tile(0.01 * np.eye(8), (60, 1, 1)), {"name": ["source"] * 60})
+    >>> np.bincount(find_clusters(table, n_clusters=2).label).tolist()
+    [40, 20]
     """
-    good = np.flatnonzero(usable(table))
+    valid = np.flatnonzero(valid_rows(table))
     least = max(5, n_clusters or 0)
-    if len(good) < least:
-        raise ParameterError(f"clusters need {least} rows with latents, the table has {len(good)}; add spectra")
+    if len(valid) < least:
+        raise ParameterError(f"clusters need {least} rows with latents, the table has {len(valid)}; add spectra")
     if n_clusters is not None and n_clusters < 1:
         raise ParameterError(f"the number of clusters is 1 or more, found {n_clusters}")
     if method == "hdbscan" and n_clusters is not None:
         raise ParameterError("HDBSCAN finds the number of clusters itself; leave it out, or take a mixture")
-    sample = thin(good, MAX_ROWS, seed)
-    axes = _measured(table[sample])
+    sample = subsample(valid, MAX_ROWS, seed)
+    axes = _measured_directions(table[sample])
     if method == "hdbscan":
-        found, bic = _hdbscan(table.z @ axes, sample, good), dict[int, float]()
+        found, bic = _run_hdbscan(table.z @ axes, sample, valid), dict[int, float]()
     else:
-        found, bic = _mixture(table, axes, sample, good, n_clusters, seed)
+        found, bic = _fit_mixture(table, axes, sample, valid, n_clusters, seed)
     found = found[:, np.argsort(-found.sum(axis=0), kind="stable")]
     membership = np.full((len(table), found.shape[1]), np.nan)
-    membership[good] = found
+    membership[valid] = found
     label = np.full(len(table), -1)
     probability = np.full(len(table), np.nan)
-    probability[good] = found.max(axis=1, initial=0.0)
-    inside = good[probability[good] > 0.0]
+    probability[valid] = found.max(axis=1, initial=0.0)
+    inside = valid[probability[valid] > 0.0]
     label[inside] = membership[inside].argmax(axis=1) if found.shape[1] else -1
     return Clustering(label, probability, membership, bic)
 
 
-def _measured(table: LatentTable) -> Float[np.ndarray, "8 d"]:
+def _measured_directions(table: LatentTable) -> Float[np.ndarray, "8 d"]:
     """Directions of latent space in which sources differ by more than a share of their errors, in units of these."""
     from scipy.linalg import eigh
 
     error = table.covariance.mean(axis=0) + _RIDGE * np.eye(N_LATENTS)
     ratio, axes = eigh(np.cov(table.z.T), error)
-    return axes[:, ratio / (1.0 + ratio) >= min(_MEASURED, float(np.max(ratio / (1.0 + ratio))))]
+    share = ratio / (1.0 + ratio)
+    return axes[:, share >= min(_MIN_VARIANCE_SHARE, float(np.max(share)))]
 
 
-def _mixture(
+def _fit_mixture(
     table: LatentTable,
     axes: Float[np.ndarray, "8 d"],
     sample: Int[np.ndarray, " s"],
-    good: Int[np.ndarray, " m"],
+    valid: Int[np.ndarray, " m"],
     n_clusters: int | None,
     seed: int,
 ) -> tuple[Float[np.ndarray, "m n_clusters"], dict[int, float]]:
-    with sklearn_needed():
+    """Membership of the valid rows in a mixture fitted to draws of the sample, and the criterion by components."""
+    with requires_extra("science", "sklearn"):
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.mixture import GaussianMixture
 
     rng = np.random.default_rng(seed)
     n_axes = axes.shape[1]
-    draws = np.concatenate([chunk.reshape(-1, n_axes) for chunk in _draws(table, axes, sample, rng)])
+    draws = np.concatenate([chunk.reshape(-1, n_axes) for chunk in _posterior_draws(table, axes, sample, rng)])
 
     def fit(n_components: int) -> Any:
         with warnings.catch_warnings():
-            # Of fewer different points than components.
+            # There may be fewer different points than components.
             warnings.simplefilter("ignore", ConvergenceWarning)
             mixture = GaussianMixture(n_components, reg_covar=_RIDGE, max_iter=500, random_state=seed)
             return mixture.fit(draws)
@@ -144,40 +163,41 @@ def _mixture(
         best = fits[min(bic, key=lambda n: bic[n])]
     membership = [
         best.predict_proba(chunk.reshape(-1, n_axes)).reshape(*chunk.shape[:2], -1).mean(axis=1)
-        for chunk in _draws(table, axes, good, rng)
+        for chunk in _posterior_draws(table, axes, valid, rng)
     ]
     return np.concatenate(membership), bic
 
 
 def _bic(mixture: Any, draws: Float[np.ndarray, "n_draws d"], n_rows: int) -> float:
-    """-2 ln L + p ln n (Schwarz 1978), a row's ln L the mean of its draws'."""
+    """Bayesian information criterion -2 ln L + p ln n, a row's ln L the mean of its draws'."""
     n_axes = draws.shape[1]
-    parameters = mixture.n_components * (1 + n_axes + n_axes * (n_axes + 1) // 2) - 1
-    return float(-2.0 * n_rows * mixture.score(draws) + parameters * np.log(n_rows))
+    n_parameters = mixture.n_components * (1 + n_axes + n_axes * (n_axes + 1) // 2) - 1
+    return float(-2.0 * n_rows * mixture.score(draws) + n_parameters * np.log(n_rows))
 
 
-def _draws(
+def _posterior_draws(
     table: LatentTable, axes: Float[np.ndarray, "8 d"], rows: Int[np.ndarray, " m"], rng: np.random.Generator
 ) -> Iterator[Float[np.ndarray, "k draws d"]]:
     """Draws from the posteriors of the rows along some axes, chunk by chunk."""
     for begin in range(0, len(rows), _CHUNK):
         chunk = table[rows[begin : begin + _CHUNK]]
-        # Of a matrix that rounding made indefinite, what is below zero is zero.
+        # Rounding may have made a matrix indefinite: eigenvalues below zero are zero.
         values, vectors = np.linalg.eigh(axes.T @ chunk.covariance @ axes)
         root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
         normal = rng.standard_normal((len(chunk), _DRAWS, axes.shape[1]))
         yield (chunk.z @ axes)[:, None, :] + np.einsum("nij,ndj->ndi", root, normal)
 
 
-def _hdbscan(
-    z: Float[np.ndarray, "n d"], sample: Int[np.ndarray, " s"], good: Int[np.ndarray, " m"]
+def _run_hdbscan(
+    z: Float[np.ndarray, "n d"], sample: Int[np.ndarray, " s"], valid: Int[np.ndarray, " m"]
 ) -> Float[np.ndarray, "m n_clusters"]:
-    with sklearn_needed():
+    """Membership of the valid rows in the clusters of the sample."""
+    with requires_extra("science", "sklearn"):
         from sklearn.cluster import HDBSCAN
     from scipy.spatial import KDTree
 
-    found = HDBSCAN(min_cluster_size=max(5, int(_SMALLEST * len(sample))), copy=True).fit(z[sample])
-    # A row that took no part belongs where its nearest does.
-    nearest = KDTree(z[sample]).query(z[good])[1]
+    found = HDBSCAN(min_cluster_size=max(5, int(_MIN_CLUSTER_SHARE * len(sample))), copy=True).fit(z[sample])
+    # A row that was not in the sample belongs where its nearest does.
+    nearest = KDTree(z[sample]).query(z[valid])[1]
     label, probability = found.labels_[nearest], found.probabilities_[nearest]
     return np.where(label[:, None] == np.arange(found.labels_.max() + 1), probability[:, None], 0.0)

@@ -11,7 +11,8 @@ from jaxtyping import Float
 from xlatent.core.errors import XlatentError
 from xlatent.core.latent_columns import N_LATENTS
 from xlatent.core.latents import LatentTable
-from xlatent.science.resampling import bootstrap, enough, folds, numbers, source_of, source_weights, thin, usable
+from xlatent.science.resampling import assign_folds, bootstrap_interval, source_weights, subsample
+from xlatent.science.selection import has_enough_sources, numeric_column, source_ids, valid_rows
 
 LATENTS = tuple(f"z{i}" for i in range(N_LATENTS))
 MIN_SOURCES = 50
@@ -25,7 +26,7 @@ _DECADES = 2.0
 _BEYOND = 1e100  # no value of anything
 
 
-def formulas(
+def find_formulas(
     table: LatentTable, targets: Sequence[str], seed: int = 0, progress: Callable[[int], None] | None = None
 ) -> Table:
     """Find formulas of growing length for each target, by genetic programming (Operon, Burlacu et al. 2020).
@@ -67,15 +68,15 @@ def formulas(
     XlatentWarning
         Of each column left out for want of `MIN_SOURCES` sources or of a second value.
     """
-    columns = {target: numbers(table, target) for target in targets}
-    good, every_source = usable(table), source_of(table)
+    columns = {target: numeric_column(table, target) for target in targets}
+    good, every_source = valid_rows(table), source_ids(table)
     found: list[dict[str, Any]] = []
     for done, (target, values) in enumerate(columns.items(), start=1):
         names, inputs = _inputs(table, target)
         chosen = good & np.isfinite(values) & np.isfinite(inputs).all(axis=1)
-        rows = thin(np.flatnonzero(chosen), MAX_ROWS, seed)
+        rows = subsample(np.flatnonzero(chosen), MAX_ROWS, seed)
         y, sources = values[rows], every_source[rows]
-        if enough(target, y, sources, MIN_SOURCES):
+        if has_enough_sources(target, y, sources, MIN_SOURCES):
             title, y = _logarithms(target, y)
             found += [{"target": title} | row for row in _front(title, names, inputs[rows], y, sources, seed)]
         if progress:
@@ -101,8 +102,8 @@ def _inputs(table: LatentTable, target: str) -> tuple[tuple[str, ...], np.ndarra
     """The variables as they are written, and their values [n, d]."""
     if target not in LATENTS:
         return LATENTS, table.z
-    broad = numbers(table, "flux_b")
-    shares = [numbers(table, f"flux_{band}") / np.where(broad > 0, broad, np.nan) for band in "smh"]
+    broad = numeric_column(table, "flux_b")
+    shares = [numeric_column(table, f"flux_{band}") / np.where(broad > 0, broad, np.nan) for band in "smh"]
     return tuple(f"flux_{band}/flux_b" for band in "smh"), np.stack(shares, axis=1)
 
 
@@ -126,7 +127,7 @@ def _front(
         import sympy
         from pyoperon.sklearn import SymbolicRegressor
     sources = np.unique(sources, return_inverse=True)[1]
-    held = folds(sources, seed=seed) == 0
+    held = assign_folds(sources, seed=seed) == 0
     search: Any = SymbolicRegressor(
         allowed_symbols=_OPERATORS,
         objectives=["r2", "length"],
@@ -159,7 +160,7 @@ def _front(
         def score(w: np.ndarray, told: np.ndarray = told) -> float:
             return _r2(y[held], told, w)
 
-        low, high = bootstrap(score, sources[held], seed)
+        low, high = bootstrap_interval(score, sources[held], seed)
         written = formula.xreplace(dict(zip(symbols, map(sympy.sympify, names), strict=True)))
         logarithm, _, name = title.rpartition(" ")
         left_side = (r"\log_{10} " if logarithm else "") + _latex(name)

@@ -3,7 +3,6 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from astropy.table import Table
@@ -14,24 +13,24 @@ from scipy.special import digamma
 
 from xlatent.core.errors import ParameterError, XlatentWarning
 from xlatent.core.latents import LatentTable
-from xlatent.science.resampling import enough, half_sampling, numbers, source_of, thin, usable
+from xlatent.science.resampling import half_sample_error, subsample
+from xlatent.science.selection import has_enough_sources, numeric_column, source_ids, valid_rows
 
-K = 5
-"""Neighbours of the estimator."""
+N_NEIGHBOURS = 5
 MIN_SOURCES = 50
 MAX_SOURCES = 6000
 """Time rises a little faster than in proportion."""
 N_PERMUTATIONS = 100
 ALPHA, POWER = 0.01, 0.9
 """Of the stated sensitivity: found at p < `ALPHA` in this share of samples."""
-_LOCAL = 10  # sources among which a conditional null exchanges values
+_N_LOCAL = 10  # sources among which a conditional null exchanges values
 _JITTER = 1e-5  # of a standard deviation: equal values would make distances zero
 _WIDTHS = 96, 256  # neighbours that are looked at first, and that are listed; beyond those all sources are measured
-_ROWS = 256  # sources at a time whose distances from all others are in memory
-_WITHIN = 1.0 - 1e-9  # rounding must not count the neighbour that a distance was taken from
+_BLOCK = 256  # sources at a time whose distances from all others are in memory
+_ROUNDING = 1.0 - 1e-9  # must not count the neighbour that a distance was taken from
 
 
-def information(
+def estimate_information(
     table: LatentTable,
     columns: Sequence[str],
     beside: Sequence[str] = (),
@@ -40,13 +39,12 @@ def information(
 ) -> Table:
     """Estimate the mutual information between the latents' means and columns, with a test against none at all.
 
-    The estimator is the first of Kraskov, Stögbauer & Grassberger 2004 (PRE 69, 066138) with the largest coordinate
-    difference for distance; what z adds to other columns is the conditional mutual information of Frenzel & Pompe 2007
-    (PRL 99, 204101). Columns enter by the normal scores of their ranks, which changes no mutual information; the
-    latents are divided by the spread of the widest, so that one that was not measured stays small. The null exchanges
-    the column's values between sources, for the conditional one between neighbours in the columns given (Runge 2018,
-    AISTATS 84, 938). p is that of a normal null with the mean and scatter of the exchanges (Student's t), q the
-    smallest false-discovery rate at which the row would be kept (Benjamini & Hochberg 1995), over all rows.
+    The estimator counts neighbours [1]_, with the largest coordinate difference for distance; what z adds to other
+    columns is the conditional mutual information [2]_. Columns enter by the normal scores of their ranks, which changes
+    no mutual information; the latents are divided by the spread of the widest, so that one that was not measured stays
+    small. The null permutes the column's values between sources, for the conditional one between neighbours in the
+    columns given [3]_. p is that of a normal null with the mean and scatter of the permutations (Student's t), q the
+    smallest false-discovery rate at which the row would be kept [4]_, over all rows.
 
     Parameters
     ----------
@@ -59,7 +57,7 @@ def information(
     beside : sequence of str
         Columns of numbers to compare z with, taken together, such as hardness ratios.
     seed : int
-        Of exchanges and resampling.
+        Of permutations and resampling.
     progress : callable, optional
         Called with the number of rows of the result done.
 
@@ -67,7 +65,7 @@ def information(
     -------
     Table
         ``column``; ``of``: z, the columns beside, or "z given" them; ``mi`` in nat, with ``mi_lolim`` and ``mi_hilim``
-        (68 %, from halves of the sources); ``null``, the mean of the exchanges; ``p``; ``q``; ``sensitivity``, the
+        (68 %, from halves of the sources); ``null``, the mean of the permutations; ``p``; ``q``; ``sensitivity``, the
         information above the null that would be found at p < 0.01 in 90 % of samples; ``n_sources``.
 
     Raises
@@ -80,159 +78,204 @@ def information(
     -----
     XlatentWarning
         Of each column, each class too small and rows said twice, left out.
+
+    References
+    ----------
+    .. [1] Kraskov, Stögbauer & Grassberger 2004, PRE 69, 066138, their first estimator.
+    .. [2] Frenzel & Pompe 2007, PRL 99, 204101.
+    .. [3] Runge 2018, AISTATS 84, 938.
+    .. [4] Benjamini & Hochberg 1995, JRSSB 57, 289.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> z = rng.standard_normal((60, 8)) * ([1.0] + [0.1] * 7)
+    >>> columns = {"name": [f"s{i}" for i in range(60)], "period": z[:, 0] + 0.1 * rng.standard_normal(60)}
+    >>> table = LatentTable.from_posterior(z, np.tile(0.01 * np.eye(8), (60, 1, 1)), columns)
+    >>> result = estimate_information(table, ["period"])
+    >>> bool(result["mi"][0] > 0.5), bool(result["p"][0] < 1e-6)
+    (True, True)
     """
-    given = {name: numbers(table, name) for name in beside}
-    good = usable(table) & np.isfinite(np.array([*given.values()])).all(axis=0) if given else usable(table)
-    best = _best_rows(table, good)
-    results: dict[str, list[Any]] = {
-        key: [] for key in ("column", "of", "mi", "mi_lolim", "mi_hilim", "null", "p", "sensitivity", "n_sources")
-    }
+    given = {name: numeric_column(table, name) for name in beside}
+    valid = valid_rows(table)
+    for other in given.values():
+        valid &= np.isfinite(other)
+    best = _best_rows(table, valid)
+    results: list[tuple] = []
     for column in columns:
-        rows, values = _values(table, column, best)
-        rows = thin(_measured_once(column, table.z, values, rows), MAX_SOURCES, seed)
+        rows, values = _column_values(table, column, best)
+        rows = subsample(_drop_repeated(column, table.z, values, rows), MAX_SOURCES, seed)
         values = values[rows]
-        if not enough(column, values, rows, MIN_SOURCES):
+        if not has_enough_sources(column, values, rows, MIN_SOURCES):
             continue
         rng = np.random.default_rng(seed)
         z = table.z[rows]
         z = z / max(np.max(z.std(axis=0)), np.finfo(float).tiny)
         z = z + _JITTER * rng.standard_normal(z.shape)
-        sets: dict[str, tuple[Near, Near | None]] = {"z": (listed(z), None)}
+        sets: dict[str, tuple[NeighbourLists, NeighbourLists | None]] = {"z": (build_neighbour_lists(z), None)}
         if given:
-            scores = np.stack([_scores(other[rows], rng) for other in given.values()], axis=1)
-            near, together = listed(scores), ", ".join(given)
-            sets |= {together: (near, None), f"z given {together}": (listed(np.hstack([z, scores])), near)}
-        y = values if values.dtype.kind == "U" else _scores(values, rng)
+            scores = np.stack([_normal_scores(other[rows], rng) for other in given.values()], axis=1)
+            alone, together = build_neighbour_lists(scores), ", ".join(given)
+            both = build_neighbour_lists(np.hstack([z, scores]))
+            sets |= {together: (alone, None), f"z given {together}": (both, alone)}
+        y = values if values.dtype.kind == "U" else _normal_scores(values, rng)
         for of, (x, condition) in sets.items():
-            row = (column, of, *_test(x, y, condition, rng), len(rows))
-            for into, value in zip(results.values(), row, strict=True):
-                into.append(value)
+            results.append((column, of, *_permutation_test(x, y, condition, rng), len(rows)))
             if progress is not None:
-                progress(len(results["column"]))
-    if not results["column"]:
+                progress(len(results))
+    if not results:
         raise ParameterError(
             f"of {', '.join(columns)} no column has {MIN_SOURCES} sources with latents and values that differ; "
             "choose others or give more sources"
         )
-    found = Table(results)
+    names = ("column", "of", "mi", "mi_lolim", "mi_hilim", "null", "p", "sensitivity", "n_sources")
+    found = Table(rows=results, names=names)
     found.add_column(stats.false_discovery_control(found["p"]), name="q", index=found.colnames.index("p") + 1)
     return found
 
 
 @dataclass(frozen=True, eq=False)
-class Near:
-    """Sources as points, and of each its nearest, oneself first, by the largest difference of a coordinate.
+class NeighbourLists:
+    """List the nearest neighbours of each point, itself first, by the largest difference of a coordinate.
 
     Attributes
     ----------
     points : array [n, d]
-    who : array of int [n, m]
-        Their numbers, nearest first.
-    far : array [n, m]
-        Their distances.
+    indices : array of int [n, m]
+        Neighbours of each, nearest first.
+    distances : array [n, m]
+        How far these are.
     """
 
     points: Float[np.ndarray, "n d"]
-    who: Int[np.ndarray, "n m"]
-    far: Float[np.ndarray, "n m"]
+    indices: Int[np.ndarray, "n m"]
+    distances: Float[np.ndarray, "n m"]
 
-    def part(self, rows: Int[np.ndarray, " k"]) -> "Near":
-        """Some of the sources among themselves."""
+    def subset(self, rows: Int[np.ndarray, " k"]) -> "NeighbourLists":
+        """List the neighbours of some of the points among themselves."""
         number = np.full(len(self.points), -1, np.int32)
         number[rows] = np.arange(len(rows))
-        who, far = number[self.who[rows]], self.far[rows]
-        kept = who >= 0
+        indices, distances = number[self.indices[rows]], self.distances[rows]
+        kept = indices >= 0
         order = np.cumsum(kept, axis=1, dtype=np.int16)
         kept &= order <= order[:, -1].min()
-        return Near(self.points[rows], who[kept].reshape(len(rows), -1), far[kept].reshape(len(rows), -1))
+        shape = (len(rows), -1)
+        return NeighbourLists(self.points[rows], indices[kept].reshape(shape), distances[kept].reshape(shape))
 
-    def within(self, reach: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-        """How many, oneself included, are nearer than ``reach``."""
-        count = np.sum(self.far < reach[:, None], axis=1)
-        for some in _portions(np.flatnonzero(count == self.far.shape[1])):
-            count[some] = np.sum(cdist(self.points[some], self.points, "chebyshev") < reach[some, None], axis=1)
+    def count_within(self, radius: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+        """Count the points, itself included, that are nearer to each than ``radius``."""
+        count = np.sum(self.distances < radius[:, None], axis=1)
+        for rows in _blocks(np.flatnonzero(count == self.distances.shape[1])):
+            count[rows] = np.sum(cdist(self.points[rows], self.points, "chebyshev") < radius[rows, None], axis=1)
         return count
 
-    def within_both(
-        self, y: Shaped[np.ndarray, " n"], reach: Float[np.ndarray, " n"], count: Int[np.ndarray, " n"]
+    def count_within_both(
+        self, y: Shaped[np.ndarray, " n"], radius: Float[np.ndarray, " n"], count: Int[np.ndarray, " n"]
     ) -> Int[np.ndarray, " n"]:
-        """How many of the ``count`` that are nearer are so in y as well."""
+        """Count those of the ``count`` nearer points that are nearer in y as well."""
         both, left = np.empty_like(count), np.arange(len(count))
         for width in _WIDTHS:
-            some = left[count[left] <= min(width, self.far.shape[1])]
-            near = self.far[some, :width] < reach[some, None]
-            both[some] = np.sum(near & (_apart(y[some, None], y[self.who[some, :width]]) < reach[some, None]), axis=1)
-            left = np.setdiff1d(left, some, assume_unique=True)
-        for some in _portions(left):
-            near = cdist(self.points[some], self.points, "chebyshev") < reach[some, None]
-            both[some] = np.sum(near & (_apart(y[some, None], y) < reach[some, None]), axis=1)
+            rows = left[count[left] <= min(width, self.distances.shape[1])]
+            near = self.distances[rows, :width] < radius[rows, None]
+            near &= _distance(y[rows, None], y[self.indices[rows, :width]]) < radius[rows, None]
+            both[rows] = np.sum(near, axis=1)
+            left = np.setdiff1d(left, rows, assume_unique=True)
+        for rows in _blocks(left):
+            near = cdist(self.points[rows], self.points, "chebyshev") < radius[rows, None]
+            both[rows] = np.sum(near & (_distance(y[rows, None], y) < radius[rows, None]), axis=1)
         return both
 
-    def reach(self, y: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-        """Distance of the `K`-th neighbour in points and y together."""
-        reach = np.empty(len(y))
+    def joint_radius(self, y: Shaped[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
+        """Measure the distance of the neighbour number `N_NEIGHBOURS` in points and y together."""
+        radius = np.empty(len(y))
         left = np.arange(len(y))
         for width in _WIDTHS:
             # Whoever is not among the listed is at least as far as the last of them.
-            who, far = self.who[left, :width], self.far[left, :width]
-            if who.shape[1] > K:
-                reach[left] = _kth(np.maximum(far, _apart(y[left, None], y[who])))
-                left = left[reach[left] > far[:, -1]]
-        for some in _portions(left):
-            far = cdist(self.points[some], self.points, "chebyshev")
-            reach[some] = _kth(np.maximum(far, _apart(y[some, None], y)))
-        return reach
+            indices, distances = self.indices[left, :width], self.distances[left, :width]
+            if indices.shape[1] > N_NEIGHBOURS:
+                radius[left] = _kth_distance(np.maximum(distances, _distance(y[left, None], y[indices])))
+                left = left[radius[left] > distances[:, -1]]
+        for rows in _blocks(left):
+            distances = cdist(self.points[rows], self.points, "chebyshev")
+            radius[rows] = _kth_distance(np.maximum(distances, _distance(y[rows, None], y)))
+        return radius
 
 
-def listed(points: Float[np.ndarray, "n d"]) -> Near:
-    """List the neighbours of each point."""
-    width, who, far = min(_WIDTHS[-1], len(points)), [], []
-    for rows in _portions(np.arange(len(points))):
-        distances = cdist(points[rows], points, "chebyshev")
-        nearest = np.argpartition(distances, width - 1, axis=1)[:, :width]
-        distances = np.take_along_axis(distances, nearest, axis=1)
-        order = np.argsort(distances, axis=1)
-        who.append(np.take_along_axis(nearest, order, axis=1).astype(np.int32))
-        far.append(np.take_along_axis(distances, order, axis=1))
-    return Near(points, np.concatenate(who), np.concatenate(far))
+def build_neighbour_lists(points: Float[np.ndarray, "n d"]) -> NeighbourLists:
+    """List the neighbours of each point.
 
-
-def mutual_information(x: Near, y: Shaped[np.ndarray, " n"], condition: Near | None = None) -> float:
-    """Mutual information (nat) of x and y; with a condition that of x and y given it, where ``x`` holds both.
-
-    Of classes y it is the estimate of Ross 2014 (PLoS ONE 9, e87357).
+    Examples
+    --------
+    >>> build_neighbour_lists(np.array([[0.0], [3.0], [1.0]])).indices.tolist()
+    [[0, 2, 1], [1, 2, 0], [2, 0, 1]]
     """
-    reach = x.reach(y)
-    counts = digamma(x.within(reach))
+    width, indices, distances = min(_WIDTHS[-1], len(points)), [], []
+    for rows in _blocks(np.arange(len(points))):
+        of_all = cdist(points[rows], points, "chebyshev")
+        nearest = np.argpartition(of_all, width - 1, axis=1)[:, :width]
+        of_nearest = np.take_along_axis(of_all, nearest, axis=1)
+        order = np.argsort(of_nearest, axis=1)
+        indices.append(np.take_along_axis(nearest, order, axis=1).astype(np.int32))
+        distances.append(np.take_along_axis(of_nearest, order, axis=1))
+    return NeighbourLists(points, np.concatenate(indices), np.concatenate(distances))
+
+
+def mutual_information(
+    x: NeighbourLists, y: Shaped[np.ndarray, " n"], condition: NeighbourLists | None = None
+) -> float:
+    """Estimate the mutual information (nat) of x and y; with a condition, given that.
+
+    Parameters
+    ----------
+    x : NeighbourLists
+        Of the points x; with a condition, of points that hold both.
+    y : array [n]
+        Numbers, or classes in words.
+    condition : NeighbourLists, optional
+
+    References
+    ----------
+    Kraskov, Stögbauer & Grassberger 2004, PRE 69, 066138; of classes, Ross 2014, PLoS ONE 9, e87357; with a condition,
+    Frenzel & Pompe 2007, PRL 99, 204101.
+
+    Examples
+    --------
+    >>> x, y = np.random.default_rng(0).standard_normal((2, 500))
+    >>> lists = build_neighbour_lists(x[:, None])
+    >>> abs(mutual_information(lists, y)) < 0.1, mutual_information(lists, x + 0.1 * y) > 2.0
+    (True, True)
+    """
+    radius = x.joint_radius(y)
+    counts = digamma(x.count_within(radius))
     if condition is None:
-        rest = float(digamma(len(y)))
-        counts += digamma(_like(y, reach))
+        constant = float(digamma(len(y)))
+        counts += digamma(_count_marginal(y, radius))
     else:
-        near = condition.within(reach)
-        rest = float(np.mean(digamma(near)))
-        counts += digamma(condition.within_both(y, reach, near))
-    return float(digamma(K) + rest - np.mean(counts))
+        near = condition.count_within(radius)
+        constant = float(np.mean(digamma(near)))
+        counts += digamma(condition.count_within_both(y, radius, near))
+    return float(digamma(N_NEIGHBOURS) + constant - np.mean(counts))
 
 
-def _test(
-    x: Near, y: Shaped[np.ndarray, " n"], condition: Near | None, rng: np.random.Generator
+def _permutation_test(
+    x: NeighbourLists, y: Shaped[np.ndarray, " n"], condition: NeighbourLists | None, rng: np.random.Generator
 ) -> tuple[float, float, float, float, float, float]:
     """Estimate, its limits, mean of the null, probability of the null, sensitivity."""
     estimate = mutual_information(x, y, condition)
 
     def of_half(half: np.ndarray) -> float:
-        return mutual_information(x.part(half), y[half], None if condition is None else condition.part(half))
+        return mutual_information(x.subset(half), y[half], None if condition is None else condition.subset(half))
 
-    error = half_sampling(of_half, np.arange(len(y)), seed=int(rng.integers(2**31)))
-    near = None if condition is None else condition.who[:, :_LOCAL]
-    null = np.array([mutual_information(x, y[_exchange(near, len(y), rng)], condition) for _ in range(N_PERMUTATIONS)])
+    error = half_sample_error(of_half, np.arange(len(y)), seed=int(rng.integers(2**31)))
+    near = None if condition is None else condition.indices[:, :_N_LOCAL]
+    null = np.array([mutual_information(x, y[_permute(near, len(y), rng)], condition) for _ in range(N_PERMUTATIONS)])
     mean, scatter = float(np.mean(null)), float(np.std(null, ddof=1) * np.sqrt(1.0 + 1.0 / N_PERMUTATIONS))
     p = float(stats.t.sf((estimate - mean) / scatter, N_PERMUTATIONS - 1))
     sensitivity = scatter * float(stats.t.isf(ALPHA, N_PERMUTATIONS - 1) + stats.norm.ppf(POWER))
     return estimate, estimate - error, estimate + error, mean, p, sensitivity
 
 
-def _exchange(near: Int[np.ndarray, "n local"] | None, n: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
+def _permute(near: Int[np.ndarray, "n local"] | None, n: int, rng: np.random.Generator) -> Int[np.ndarray, " n"]:
     """A random permutation; with neighbours given, each takes one of them, and no one twice while others are left."""
     if near is None:
         return rng.permutation(n)
@@ -245,32 +288,34 @@ def _exchange(near: Int[np.ndarray, "n local"] | None, n: int, rng: np.random.Ge
     return chosen
 
 
-def _best_rows(table: LatentTable, good: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
+def _best_rows(table: LatentTable, valid: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
     """Of each source the row whose latents have the smallest errors."""
-    rows = np.flatnonzero(good)
+    rows = np.flatnonzero(valid)
     rows = rows[np.argsort(np.sum(table.z_err[rows] ** 2, axis=1), kind="stable")]
-    return np.sort(rows[np.unique(source_of(table)[rows], return_index=True)[1]])
+    return np.sort(rows[np.unique(source_ids(table)[rows], return_index=True)[1]])
 
 
-def _values(table: LatentTable, name: str, rows: Int[np.ndarray, " m"]) -> tuple[Int[np.ndarray, " k"], np.ndarray]:
+def _column_values(
+    table: LatentTable, name: str, rows: Int[np.ndarray, " m"]
+) -> tuple[Int[np.ndarray, " k"], np.ndarray]:
     """A column, and those of the rows in which it has a value."""
     if name in table.colnames and np.asarray(table[name]).dtype.kind in "US":
         words = np.ma.filled(np.ma.asarray(table[name]).astype(str), "")
         classes, sizes = np.unique(words[rows][words[rows] != ""], return_counts=True)
-        # A half of the sources should hold K of a class.
-        small = classes[sizes < 2 * K]
+        # A half of the sources should hold `N_NEIGHBOURS` of a class.
+        small = classes[sizes < 2 * N_NEIGHBOURS]
         if small.size:
             warnings.warn(
-                f"column {name}: left out are {', '.join(small)}, with fewer than {2 * K} sources",
+                f"column {name}: left out are {', '.join(small)}, with fewer than {2 * N_NEIGHBOURS} sources",
                 XlatentWarning,
                 stacklevel=3,
             )
         return rows[~np.isin(words[rows], [*small, ""])], words
-    values = numbers(table, name)
+    values = numeric_column(table, name)
     return rows[np.isfinite(values[rows])], values
 
 
-def _measured_once(
+def _drop_repeated(
     name: str, z: Float[np.ndarray, "all 8"], values: Shaped[np.ndarray, " all"], rows: Int[np.ndarray, " k"]
 ) -> Int[np.ndarray, " m"]:
     """One row of those that have the same latents and value."""
@@ -286,7 +331,7 @@ def _measured_once(
     return rows[once]
 
 
-def _scores(values: Float[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+def _normal_scores(values: Float[np.ndarray, " n"], rng: np.random.Generator) -> Float[np.ndarray, " n"]:
     """Normal scores of the ranks, equal values in random order."""
     order = np.lexsort((rng.random(len(values)), values))
     scores = np.empty(len(values))
@@ -294,24 +339,24 @@ def _scores(values: Float[np.ndarray, " n"], rng: np.random.Generator) -> Float[
     return scores
 
 
-def _portions(rows: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " m"]]:
-    return np.split(rows, range(_ROWS, len(rows), _ROWS)) if len(rows) else []
+def _blocks(rows: Int[np.ndarray, " n"]) -> list[Int[np.ndarray, " m"]]:
+    return np.split(rows, range(_BLOCK, len(rows), _BLOCK)) if len(rows) else []
 
 
-def _kth(distances: Float[np.ndarray, "n m"]) -> Float[np.ndarray, " n"]:
-    """With oneself, at zero, in front, the K-th neighbour stands at K."""
-    return np.partition(distances, K, axis=1)[:, K]
+def _kth_distance(distances: Float[np.ndarray, "n m"]) -> Float[np.ndarray, " n"]:
+    """Distance of the neighbour number `N_NEIGHBOURS`; the point itself, at zero, is number 0."""
+    return np.partition(distances, N_NEIGHBOURS, axis=1)[:, N_NEIGHBOURS]
 
 
-def _apart(y: Shaped[np.ndarray, " n #m"], others: Shaped[np.ndarray, "*n m"]) -> Float[np.ndarray, "n m"]:
+def _distance(y: Shaped[np.ndarray, " n #m"], others: Shaped[np.ndarray, "*n m"]) -> Float[np.ndarray, "n m"]:
     """Distances of values: of numbers their difference, of classes infinity."""
     return np.where(y == others, 0.0, np.inf) if y.dtype.kind == "U" else np.abs(y - others)
 
 
-def _like(y: Shaped[np.ndarray, " n"], reach: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
-    """How many values, oneself included, are nearer than ``reach``."""
+def _count_marginal(y: Shaped[np.ndarray, " n"], radius: Float[np.ndarray, " n"]) -> Int[np.ndarray, " n"]:
+    """Number of values, itself included, that are nearer to each than ``radius``."""
     if y.dtype.kind == "U":
         _, place, sizes = np.unique(y, return_inverse=True, return_counts=True)
         return sizes[place]
-    ordered, reach = np.sort(y), reach * _WITHIN
-    return np.searchsorted(ordered, y + reach, "right") - np.searchsorted(ordered, y - reach, "left")
+    ordered, radius = np.sort(y), radius * _ROUNDING
+    return np.searchsorted(ordered, y + radius, "right") - np.searchsorted(ordered, y - radius, "left")

@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 
 from xlatent.core.errors import ParameterError, ReadError, WriteError
 from xlatent.core.latent_columns import N_LATENTS
-from xlatent.science.measurement import measured
+from xlatent.science.measurement import remove_prior
 
 _BLOCK = 256  # rows of a block
 _GROUP = 32  # blocks of a group
@@ -246,8 +246,8 @@ class _Query:
     """
 
     def __init__(self, z: np.ndarray, covariance: np.ndarray) -> None:
-        data = measured(z[None], covariance[None])
-        self.n = int(data.known.sum())
+        data = remove_prior(z[None], covariance[None])
+        self.n = int(data.constrained.sum())
         kept = max(self.n, 1)  # one that measures nothing finds all rows alike
         self.slopes = data.slopes[0, :kept].astype(np.float32)
         self.values = data.values[0, :kept].astype(np.float32)

@@ -9,8 +9,8 @@ from jaxtyping import Float
 
 from xlatent.core.errors import ParameterError
 from xlatent.core.latents import LatentTable
-from xlatent.science.deconvolution import Population, choose
-from xlatent.science.measurement import Measurement, measured
+from xlatent.science.deconvolution import Population, select_population
+from xlatent.science.measurement import GaussianLikelihood, remove_prior
 
 MIN_SOURCES = 50
 """Fewest rows that make a population."""
@@ -20,7 +20,7 @@ _ENOUGH = 10  # draws beyond a source after which its probability is known well 
 _CHUNK = 200_000  # draws at a time
 
 
-def outliers(
+def find_outliers(
     table: LatentTable,
     source: np.ndarray | None = None,
     seed: int = 0,
@@ -58,8 +58,8 @@ def outliers(
     """
     from scipy.stats import norm
 
-    data = measured(table.z, table.covariance)
-    usable = data.known.any(axis=1)
+    data = remove_prior(table.z, table.covariance)
+    usable = data.constrained.any(axis=1)
     if usable.sum() < MIN_SOURCES:
         raise ParameterError(
             f"outliers are judged against a population of {MIN_SOURCES} or more rows whose latents the data measure, "
@@ -74,11 +74,11 @@ def outliers(
         others, rows = (np.flatnonzero(usable & (half == part)) for part in (1 - side, side))
         if not len(others):  # all rows are of one source
             others = rows
-        population = choose(data[rng.permutation(others)[:_FITTED]], seed=seed)
+        population = select_population(data[rng.permutation(others)[:_FITTED]], seed=seed)
         for begin in range(0, len(rows), 1000):
             part = rows[begin : begin + 1000]
-            log_density[part] = np.logaddexp.reduce(population.log_parts(data[part]), axis=1)
-            p_density[part] = probability(population, data[part], rng)
+            log_density[part] = np.logaddexp.reduce(population.component_log_densities(data[part]), axis=1)
+            p_density[part] = density_p_values(population, data[part], rng)
             done += len(part)
             if progress is not None:
                 progress(done)
@@ -91,15 +91,17 @@ def outliers(
     return Table(columns)
 
 
-def probability(population: Population, data: Measurement, rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+def density_p_values(
+    population: Population, data: GaussianLikelihood, rng: np.random.Generator
+) -> Float[np.ndarray, " n"]:
     """Probability that a source of the population, measured as each of these was, has no higher density.
 
     By draws, more of them where few lie beyond (as Besag & Clifford 1991, Biometrika 78, 301, stop).
     """
-    white, size = population.whitening(data)
+    white, size = population.whiten(data)
     roots = np.linalg.cholesky(population.covariances)
     centre = np.einsum("nij,kj->nki", data.slopes, population.means)
-    threshold = np.logaddexp.reduce(population.log_parts(data), axis=1)
+    threshold = np.logaddexp.reduce(population.component_log_densities(data), axis=1)
     beyond, drawn = np.zeros(len(data)), np.zeros(len(data))
     d, m = data.slopes.shape[-1], data.slopes.shape[1]
     for total in _DRAWS:
@@ -109,7 +111,7 @@ def probability(population: Population, data: Measurement, rng: np.random.Genera
             rows = waiting[begin : begin + step]
             kind = rng.choice(len(population.weights), total, p=population.weights)
             z = population.means[kind] + np.einsum("mij,mj->mi", roots[kind], rng.standard_normal((total, d)))
-            noise = rng.standard_normal((len(rows), total, m)) * data.known[rows, None]
+            noise = rng.standard_normal((len(rows), total, m)) * data.constrained[rows, None]
             values = np.einsum("nij,mj->nmi", data.slopes[rows], z) + noise
             density = np.full((len(rows), total), -np.inf)
             for k in range(len(population.weights)):

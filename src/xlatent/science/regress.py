@@ -1,33 +1,24 @@
 """How much of a measured quantity the latents hold: R² of sources left out of the fit."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from functools import partial
 
 import numpy as np
 from astropy.table import Table
 from jaxtyping import Float, Int
 
 from xlatent.core.errors import ParameterError
+from xlatent.core.extras import requires_extra
 from xlatent.core.latents import LatentTable
-from xlatent.science.resampling import (
-    N_FOLDS,
-    bootstrap,
-    enough,
-    folds,
-    numbers,
-    sklearn_needed,
-    source_of,
-    source_weights,
-    thin,
-    usable,
-)
+from xlatent.science.resampling import N_FOLDS, assign_folds, bootstrap_interval, source_weights, subsample
+from xlatent.science.selection import has_enough_sources, log_if_wide, numeric_column, source_ids, valid_rows
+from xlatent.science.weighted_scores import r_squared
 
 REGRESSORS = ("linear", "neighbours", "boosting")
 MIN_SOURCES = 20
 MAX_ROWS = 100_000
 _NEIGHBOURS = 10
 _LEAVES = 8  # of each tree: three splits deep, as if of three latents
-_DECADES = 2.0
 
 
 def regress(
@@ -70,52 +61,52 @@ def regress(
     -----
     XlatentWarning
         Of each column left out.
+
+    Examples
+    --------
+    >>> z = np.random.default_rng(0).standard_normal((60, 8))
+    >>> columns = {"name": [f"s{i}" for i in range(60)], "slope": 2.0 - z[:, 0]}
+    >>> table = LatentTable.from_posterior(z, np.tile(0.01 * np.eye(8), (60, 1, 1)), columns)
+    >>> result = regress(table, ["slope"])
+    >>> result["regressor"][0], round(float(result["r2"][0]), 3)
+    (np.str_('linear'), 1.0)
     """
-    columns = {target: numbers(table, target) for target in targets}
-    good, every_source, z = usable(table), source_of(table), table.z
-    results: dict[str, list[Any]] = {
-        key: [] for key in ("target", "regressor", "r2", "r2_lolim", "r2_hilim", "n_rows", "n_sources")
-    }
+    columns = {target: numeric_column(table, target) for target in targets}
+    valid, every_source, z = valid_rows(table), source_ids(table), table.z
+    results: list[tuple] = []
     for done, (target, values) in enumerate(columns.items(), start=1):
-        rows = thin(np.flatnonzero(good & np.isfinite(values)), MAX_ROWS, seed)
+        rows = subsample(np.flatnonzero(valid & np.isfinite(values)), MAX_ROWS, seed)
         sources, y = every_source[rows], values[rows]
-        if enough(target, y, sources, MIN_SOURCES):
-            logarithmic = y.min() > 0 and np.ptp(np.log10(np.percentile(y, [1, 99]))) > _DECADES
-            y = np.log10(y) if logarithmic else y
-            for regressor, predicted in _predict(z[rows], y, sources, seed).items():
-
-                def r2(weights: np.ndarray, y: np.ndarray = y, predicted: np.ndarray = predicted) -> float:
-                    mean = np.average(y, weights=weights)
-                    return float(1.0 - np.sum(weights * (y - predicted) ** 2) / np.sum(weights * (y - mean) ** 2))
-
-                low, high = bootstrap(r2, sources, seed)
-                name = f"log10 {target}" if logarithmic else target
-                row = (name, regressor, r2(source_weights(sources)), low, high, len(rows), len(np.unique(sources)))
-                for column, value in zip(results.values(), row, strict=True):
-                    column.append(value)
+        if has_enough_sources(target, y, sources, MIN_SOURCES):
+            name, y = log_if_wide(target, y)
+            weights, n_sources = source_weights(sources), len(np.unique(sources))
+            for regressor, predicted in _cross_predict(z[rows], y, sources, seed).items():
+                limits = bootstrap_interval(partial(r_squared, y, predicted), sources, seed)
+                r2 = r_squared(y, predicted, weights)
+                results.append((name, regressor, r2, *limits, len(rows), n_sources))
         if progress is not None:
             progress(done)
-    if not results["target"]:
+    if not results:
         raise ParameterError(
             f"of {', '.join(targets)} no column has {MIN_SOURCES} sources with latents and values that differ; "
             "choose others or give more sources"
         )
-    return Table(results)
+    return Table(rows=results, names=("target", "regressor", "r2", "r2_lolim", "r2_hilim", "n_rows", "n_sources"))
 
 
-def _predict(
+def _cross_predict(
     z: Float[np.ndarray, "n 8"], y: Float[np.ndarray, " n"], sources: Int[np.ndarray, " n"], seed: int
 ) -> dict[str, Float[np.ndarray, " n"]]:
     """Prediction of each row by each regressor, fitted to the sources of the other folds."""
-    with sklearn_needed():
+    with requires_extra("science", "sklearn"):
         from sklearn.ensemble import HistGradientBoostingRegressor
         from sklearn.linear_model import LinearRegression
         from sklearn.neighbors import KNeighborsRegressor
 
-    fold = folds(sources, seed=seed)
+    fold = assign_folds(sources, seed=seed)
     predicted = {name: np.empty(len(y)) for name in REGRESSORS}
     for k in range(N_FOLDS):
-        out = fold == k
+        held_out = fold == k
         models = (
             LinearRegression(),
             KNeighborsRegressor(_NEIGHBOURS),
@@ -123,5 +114,5 @@ def _predict(
             HistGradientBoostingRegressor(max_leaf_nodes=_LEAVES, early_stopping=False, random_state=seed),
         )
         for name, model in zip(REGRESSORS, models, strict=True):
-            predicted[name][out] = model.fit(z[~out], y[~out]).predict(z[out])
+            predicted[name][held_out] = model.fit(z[~held_out], y[~held_out]).predict(z[held_out])
     return predicted

@@ -1,46 +1,41 @@
-"""What is split and resampled is sources, never rows: folds, errors, and the rows and columns fit for use."""
+"""What is split and resampled is sources, never rows: folds, weights, and the errors of statistics."""
 
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
-
-from xlatent.core.errors import ParameterError, XlatentError, XlatentWarning
-from xlatent.core.latents import LatentTable
+from jaxtyping import Float, Int, Shaped
 
 N_FOLDS = 5
 _LOW, _HIGH = 15.865, 84.135  # per cent: one standard deviation of a normal distribution
 
 
-@contextmanager
-def sklearn_needed() -> Iterator[None]:
-    """Turn a failed import of scikit-learn into one sentence."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "sklearn":
-            raise
-        raise XlatentError('scikit-learn is not installed, and this needs it: pip install "xlatent[science]"') from None
-
-
-def usable(table: LatentTable) -> Bool[np.ndarray, " n"]:
-    """Rows that say something: latents with finite errors, without the flag ``no_data``."""
-    finite = np.isfinite(table.z).all(axis=1) & np.isfinite(table.z_err).all(axis=1)
-    return finite & np.array(["no_data" not in str(flags).split(",") for flags in table["flags"]], bool)
-
-
-def source_of(table: LatentTable) -> Int[np.ndarray, " n"]:
-    """Number of the source of each row, by the column ``source``, or else ``name``; a row without one is alone."""
-    alone = [name or f"\0{row}" for row, name in enumerate(table.source_names.tolist())]
-    return np.unique(alone, return_inverse=True)[1].astype(int)
-
-
-def folds(
+def assign_folds(
     sources: Int[np.ndarray, " n"], classes: Shaped[np.ndarray, " n"] | None = None, seed: int = 0
 ) -> Int[np.ndarray, " n"]:
-    """Fold (0 to 4) of each row, the same for all rows of a source; the classes, if given, are spread evenly."""
+    """Deal sources into five folds, the classes, if given, evenly.
+
+    Scikit-learn's ``StratifiedGroupKFold`` spreads rows, not sources, so that one source with many rows fills a fold.
+
+    Parameters
+    ----------
+    sources : array of int [n]
+        Number of the source of each row.
+    classes : array [n], optional
+        The same for all rows of a source.
+    seed : int
+        Of the shuffling.
+
+    Returns
+    -------
+    array of int [n]
+        Fold of each row, 0 to 4, the same for all rows of a source.
+
+    Examples
+    --------
+    >>> folds = assign_folds(np.repeat(np.arange(10), 3))
+    >>> np.bincount(folds).tolist(), len(set(folds[:3]))
+    ([6, 6, 6, 6, 6], 1)
+    """
     _, first, place = np.unique(sources, return_index=True, return_inverse=True)
     random = np.random.default_rng(seed).random(len(first))
     order = np.lexsort((random,) if classes is None else (random, classes[first]))
@@ -50,19 +45,36 @@ def folds(
 
 
 def source_weights(sources: Int[np.ndarray, " n"]) -> Float[np.ndarray, " n"]:
-    """Weight of each row such that every source counts once."""
-    return 1.0 / np.bincount(sources)[sources]
+    """Weigh rows such that every source counts once.
+
+    Examples
+    --------
+    >>> source_weights(np.array([7, 7, 9])).tolist()
+    [0.5, 0.5, 1.0]
+    """
+    _, place, n_rows = np.unique(sources, return_inverse=True, return_counts=True)
+    return 1.0 / n_rows[place]
 
 
-def bootstrap(
+def bootstrap_interval(
     statistic: Callable[[np.ndarray], float], sources: Int[np.ndarray, " n"], seed: int = 0, n_draws: int = 500
 ) -> tuple[float, float]:
-    """68 % interval of a statistic of weighted rows, sources drawn with replacement.
+    """Estimate the 68 % interval of a statistic of weighted rows, sources drawn with replacement.
 
     Parameters
     ----------
     statistic : callable
         Takes the weights of the rows [n]: a multiple of that of `source_weights`.
+    sources : array of int [n]
+    seed : int
+    n_draws : int
+
+    Examples
+    --------
+    >>> values = np.random.default_rng(0).standard_normal(100)
+    >>> low, high = bootstrap_interval(lambda w: float(np.average(values, weights=w)), np.arange(100))
+    >>> 0.15 < high - low < 0.25
+    True
     """
     rng = np.random.default_rng(seed)
     _, place = np.unique(sources, return_inverse=True)
@@ -75,19 +87,31 @@ def bootstrap(
     return float(low), float(high)
 
 
-def half_sampling(
+def half_sample_error(
     statistic: Callable[[np.ndarray], float], sources: Int[np.ndarray, " n"], seed: int = 0, n_draws: int = 50
 ) -> float:
-    """Standard deviation of a statistic that repeated rows would spoil, such as one of neighbours or pairs.
+    """Estimate the standard deviation of a statistic that repeated rows would spoil, as one of neighbours or pairs.
 
     The scatter over random halves of the sources, drawn without replacement, is that of the whole over new samples:
-    the variance of a half is twice that of the whole, of which the choice of the half makes one part (delete-d
-    jackknife, Shao & Wu 1989, Annals of Statistics 17, 1176).
+    the variance of a half is twice that of the whole, of which the choice of the half makes one part.
 
     Parameters
     ----------
     statistic : callable
         Takes row numbers.
+    sources : array of int [n]
+    seed : int
+    n_draws : int
+
+    References
+    ----------
+    Shao & Wu 1989, Annals of Statistics 17, 1176 (delete-d jackknife).
+
+    Examples
+    --------
+    >>> values = np.random.default_rng(0).standard_normal(100)
+    >>> 0.05 < half_sample_error(lambda rows: float(np.mean(values[rows])), np.arange(100)) < 0.15
+    True
     """
     rng = np.random.default_rng(seed)
     unique = np.unique(sources)
@@ -95,40 +119,14 @@ def half_sampling(
     return float(np.std([statistic(np.flatnonzero(np.isin(sources, half))) for half in halves], ddof=1))
 
 
-def thin(rows: Int[np.ndarray, " n"], limit: int, seed: int = 0) -> Int[np.ndarray, " m"]:
-    """At most ``limit`` of the rows, at random, in order."""
+def subsample(rows: Int[np.ndarray, " n"], limit: int, seed: int = 0) -> Int[np.ndarray, " m"]:
+    """Draw at most ``limit`` of the rows at random, in order.
+
+    Examples
+    --------
+    >>> subsample(np.arange(3), 5).tolist(), len(subsample(np.arange(100), 5))
+    ([0, 1, 2], 5)
+    """
     if len(rows) <= limit:
         return rows
     return np.sort(np.random.default_rng(seed).choice(rows, limit, replace=False))
-
-
-def numbers(table: LatentTable, name: str) -> Float[np.ndarray, " n"]:
-    """A column as numbers, NaN where it is missing or infinite.
-
-    Raises
-    ------
-    ParameterError
-        If there is no such column or it does not hold one number a row.
-    """
-    if name not in table.colnames:
-        raise ParameterError(f"the table has no column {name}; its last ones are {', '.join(table.colnames[-8:])}")
-    try:
-        values = np.ma.filled(np.ma.asarray(table[name]).astype(float), np.nan)
-    except (TypeError, ValueError):
-        raise ParameterError(f"column {name} should hold numbers and holds {table[name][0]!r}") from None
-    if values.ndim != 1:
-        raise ParameterError(f"column {name} should hold one number a row, found shape {values.shape}")
-    return np.where(np.isfinite(values), values, np.nan)
-
-
-def enough(name: str, values: Shaped[np.ndarray, " n"], sources: Int[np.ndarray, " n"], least: int) -> bool:
-    """Whether a column has ``least`` sources and more than one value; a warning says what it lacks."""
-    n_sources = len(np.unique(sources))
-    if n_sources < least:
-        reason = f"has values for {n_sources} sources with latents and needs {least}"
-    elif len(np.unique(values)) < 2:
-        reason = f"is {values[0]} everywhere"
-    else:
-        return True
-    warnings.warn(f"column {name} {reason}; it is left out", XlatentWarning, stacklevel=3)
-    return False

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from xlatent.core.absorption import cross_section
 from xlatent.core.errors import ParameterError
 from xlatent.core.latents import LatentTable
-from xlatent.science.measurement import Measurement, measured
+from xlatent.science.measurement import GaussianLikelihood, remove_prior
 from xlatent.science.outliers import false_discovery
 
 Decode = Callable[[Float[np.ndarray, "n 8"]], Float[np.ndarray, "n n_energy"]]
@@ -35,7 +35,7 @@ DIRECTIONS: dict[str, tuple[Callable, str, str, str]] = {
 }
 
 
-def tracks(
+def find_tracks(
     table: LatentTable,
     source: np.ndarray | None = None,
     time: Float[np.ndarray, " n"] | None = None,
@@ -79,10 +79,10 @@ def tracks(
 
     if decode is not None and energy is None:
         raise ParameterError("directions need the energies of the decoder's bins; give energy with decode")
-    data, z, covariance = measured(table.z, table.covariance), table.z, table.covariance
+    data, z, covariance = remove_prior(table.z, table.covariance), table.z, table.covariance
     names = np.asarray(table["name"] if source is None else source)
     order = np.arange(len(table)) if time is None else np.argsort(time, kind="stable")
-    order = order[data.known[order].any(axis=1)]
+    order = order[data.constrained[order].any(axis=1)]
     kept: dict[str, list] = {key: [] for key in ("source", "n", "chi2", "dof", "p", "first", "last", *_SHIFT)}
     more: dict[str, list] = {key: [] for key in ("direction", "amount", "amount_err", "unit", "explained")}
     for rows in _groups(names, order):
@@ -143,14 +143,14 @@ def _groups(names: np.ndarray, order: np.ndarray) -> list[np.ndarray]:
     return [rows for rows in np.split(together, np.cumsum(np.bincount(number))[:-1]) if len(rows) > 1]
 
 
-def _constant(data: Measurement) -> tuple[float, int, np.ndarray]:
+def _constant(data: GaussianLikelihood) -> tuple[float, int, np.ndarray]:
     """χ² and degrees of freedom of one z behind all measurements, and that z.
 
     Combinations of the measurements that are independent under one z ~ N(0, `_WIDTH`²) have variances 1 + `_WIDTH`² σ²,
     by the singular values σ of the slopes. Those that z itself spreads by more than noise say where it is, the others
     whether it is one.
     """
-    slopes, values = data.slopes[data.known], data.values[data.known]
+    slopes, values = data.slopes[data.constrained], data.values[data.constrained]
     left, size, right = np.linalg.svd(slopes)
     spread = np.zeros(len(values))
     spread[: len(size)] = (_WIDTH * size) ** 2
@@ -170,7 +170,7 @@ def _farthest(z: np.ndarray, covariance: np.ndarray) -> tuple[int, int]:
 
 
 def _named(
-    data: Measurement, along: dict[str, np.ndarray], chi2: float, first: int, last: int
+    data: GaussianLikelihood, along: dict[str, np.ndarray], chi2: float, first: int, last: int
 ) -> tuple[str, float, float, str, float]:
     """Word, amount, its error, unit and share of χ² of the direction that explains most."""
     n, m, d = data.slopes.shape
@@ -179,8 +179,8 @@ def _named(
         design = np.zeros((n, m, d + n))
         design[..., :d] = data.slopes
         design[range(n), :, range(d, d + n)] = data.slopes @ direction
-        design = np.delete(design, d + first, axis=-1)[data.known]  # amounts count from the first
-        values = data.values[data.known]
+        design = np.delete(design, d + first, axis=-1)[data.constrained]  # amounts count from the first
+        values = data.values[data.constrained]
         solved = np.linalg.lstsq(design, values, rcond=1e-6)[0]
         explained = 1.0 - float(np.sum((values - design @ solved) ** 2)) / chi2 if chi2 > 0 else 0.0
         if explained > best[-1]:

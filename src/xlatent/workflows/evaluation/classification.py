@@ -9,21 +9,22 @@ from astropy.table import Table
 from jaxtyping import Bool, Float, Int
 
 from xlatent.core.errors import ParameterError, XlatentWarning
+from xlatent.core.extras import requires_extra
 from xlatent.core.latents import LatentTable
+from xlatent.core.taxonomy import CLASSES, COMPACT
 from xlatent.science.accretion import Direction
-from xlatent.science.classifier_training import MIN_MEMBERS, Held, cross_validate, fit, prediction_set, scores
-from xlatent.science.classify import ALLOWED, CLASSES, COMPACT, features
-from xlatent.science.neighbours import Index
-from xlatent.science.resampling import (
-    N_FOLDS,
-    bootstrap,
-    folds,
-    numbers,
-    sklearn_needed,
-    source_of,
-    source_weights,
-    usable,
+from xlatent.science.classifier_training import (
+    MIN_MEMBERS,
+    HeldOutPredictions,
+    cross_validate,
+    prediction_set,
+    score_predictions,
+    train_classifier,
 )
+from xlatent.science.classify import ALLOWED, build_features
+from xlatent.science.neighbours import Index
+from xlatent.science.resampling import N_FOLDS, assign_folds, bootstrap_interval, source_weights
+from xlatent.science.selection import numeric_column, source_ids, valid_rows
 from xlatent.workflows.evaluation.sections import HARDNESS, LATENTS, Data, Part, excess_of
 
 BRIGHT = 5.0
@@ -98,8 +99,8 @@ def labelled(data: Data) -> Labelled:
     XlatentWarning
         Of classes left out.
     """
-    sources = source_of(data.latents)
-    good = usable(data.latents) & usable(data.baselines[HARDNESS]) & (data.classes != "")
+    sources = source_ids(data.latents)
+    good = valid_rows(data.latents) & valid_rows(data.baselines[HARDNESS]) & (data.classes != "")
     members = {str(kind): len(np.unique(sources[good & (data.classes == kind)])) for kind in np.unique(data.classes)}
     names = [kind for kind in (*CLASSES, *sorted(set(members) - set(CLASSES))) if members.get(kind, 0) >= _LEAST]
     if small := [f"{kind} ({n})" for kind, n in members.items() if kind and kind not in names]:
@@ -121,7 +122,7 @@ def labelled(data: Data) -> Labelled:
     own = {name: data.latents[name] for name in data.latents.colnames}
     bright = np.ones(len(rows), bool)
     if "significance" in data.joined.colnames:
-        bright = np.nan_to_num(numbers(data.joined, "significance")[rows]) > BRIGHT
+        bright = np.nan_to_num(numeric_column(data.joined, "significance")[rows]) > BRIGHT
     classes = np.array([names.index(kind) for kind in data.classes[rows]])
     if len(np.unique(classes[bright])) < 2:
         raise ParameterError(f"of two classes no source is more significant than {BRIGHT:g}")
@@ -138,42 +139,48 @@ def choices(table: LatentTable) -> list[tuple[str, ...]]:
     """What may be used beside the spectrum, step by step, as far as the columns have values."""
 
     def there(names: Sequence[str]) -> bool:
-        return any(name in table.colnames and np.isfinite(numbers(table, name)).any() for name in names)
+        return any(name in table.colnames and np.isfinite(numeric_column(table, name)).any() for name in names)
 
     has = {group: all(there(names) for names in columns.values()) for group, columns in ALLOWED.items()}
     return list(dict.fromkeys(tuple(group for group in allowed if has[group]) for allowed in SHOWN))
 
 
-def judge(sample: Labelled, baselines: dict[str, LatentTable] | None = None, seed: int = 0) -> dict[str, Held]:
+def judge(
+    sample: Labelled, baselines: dict[str, LatentTable] | None = None, seed: int = 0
+) -> dict[str, HeldOutPredictions]:
     """What classifiers say of sources that they were not trained on, five-fold, by what they are made from.
 
     z with each of `choices`; hardness ratios with the same and the same classifier; the baselines alone; and hardness
     ratios with extremely randomised trees, uncalibrated.
     """
-    sources, classes, directions = source_of(sample.table), sample.classes, leading_directions(sample.table)
+    sources, classes, directions = source_ids(sample.table), sample.classes, leading_directions(sample.table)
     ratios = sample.ratios.z[:, :3]
-    held: dict[str, Held] = {}
+    held: dict[str, HeldOutPredictions] = {}
     for allowed in choices(sample.table):
-        x, stress = features(sample.table, directions, allowed)
-        held[" + ".join([LATENTS, *allowed])] = cross_validate(x, stress, classes, sources, seed)
+        x, weights = build_features(sample.table, directions, allowed)
+        held[" + ".join([LATENTS, *allowed])] = cross_validate(x, weights, classes, sources, seed)
         plain = slice(len(ratios[0]) + 2 * directions.shape[1], None)
         alone = np.concatenate([ratios, x[:, plain]], axis=1)
-        weights = np.append(np.ones(ratios.shape[1]), stress[plain])
-        held[" + ".join([HARDNESS, *allowed])] = cross_validate(alone, weights, classes, sources, seed)
+        plain_weights = np.append(np.ones(ratios.shape[1]), weights[plain])
+        held[" + ".join([HARDNESS, *allowed])] = cross_validate(alone, plain_weights, classes, sources, seed)
         held[" + ".join([TREES, *allowed])] = _trees(np.nan_to_num(alone, nan=-1.0), classes, sources, seed)
     for name, table in (baselines or {}).items():
         held[name] = cross_validate(table.z, np.ones(table.z.shape[1]), classes, sources, seed)
     return held
 
 
-def scored(sample: Labelled, held: Held, of: str = "", rows: np.ndarray | None = None) -> dict[str, tuple]:
-    """Scores of the bright rows, or of others: those of `fit_classes.scores`, named as they are told.
+def scored(
+    sample: Labelled, held: HeldOutPredictions, of: str = "", rows: np.ndarray | None = None
+) -> dict[str, tuple]:
+    """Scores of the bright rows, or of others: by `score_predictions`, under the names of the report.
 
     Trees tell AGN from compact objects better if they are grown for that alone, and are.
     """
     rows = np.flatnonzero(sample.bright) if rows is None else rows
-    sources, (one, others) = source_of(sample.table), sample.pair
-    found = scores(Held(held.p[rows], held.sets[rows]), sample.classes[rows], sources[rows], one, others or [one])
+    sources, (one, others) = source_ids(sample.table), sample.pair
+    found = score_predictions(
+        HeldOutPredictions(held.p[rows], held.sets[rows]), sample.classes[rows], sources[rows], one, others or [one]
+    )
     told = {name: found[key] for key, name in _SCORES.items()}
     if not others:
         del told["AGN against compact"]
@@ -185,7 +192,9 @@ def scored(sample: Labelled, held: Held, of: str = "", rows: np.ndarray | None =
             x = _features_of(sample, of)
             alone = _trees(x[pair], either, sources[pair])
             kept = np.isin(pair, rows)
-            result = scores(Held(alone.p[kept], alone.sets[kept]), either[kept], sources[pair][kept], 0, [1])
+            result = score_predictions(
+                HeldOutPredictions(alone.p[kept], alone.sets[kept]), either[kept], sources[pair][kept], 0, [1]
+            )
             told["AGN against compact"] = result["balanced accuracy"]
     return told
 
@@ -193,20 +202,20 @@ def scored(sample: Labelled, held: Held, of: str = "", rows: np.ndarray | None =
 def _features_of(sample: Labelled, of: str) -> np.ndarray:
     """Features of trees, by their name."""
     directions = leading_directions(sample.table)
-    x, _ = features(sample.table, directions, of.split(" + ")[1:])
+    x, _ = build_features(sample.table, directions, of.split(" + ")[1:])
     return np.nan_to_num(np.concatenate([sample.ratios.z[:, :3], x[:, 3 + 2 * directions.shape[1] :]], 1), nan=-1.0)
 
 
-def _trees(x: np.ndarray, classes: np.ndarray, sources: np.ndarray, seed: int = 0) -> Held:
+def _trees(x: np.ndarray, classes: np.ndarray, sources: np.ndarray, seed: int = 0) -> HeldOutPredictions:
     """Extremely randomised trees on the same folds; without calibration or sets."""
-    with sklearn_needed():
+    with requires_extra("science", "sklearn"):
         from sklearn.ensemble import ExtraTreesClassifier
-    fold, p = folds(sources, classes, seed + 1000), np.empty((len(x), classes.max() + 1))
+    fold, p = assign_folds(sources, classes, seed + 1000), np.empty((len(x), classes.max() + 1))
     for k in range(N_FOLDS):
         out = fold == k
         trees = ExtraTreesClassifier(_TREES, min_samples_leaf=5, class_weight="balanced", random_state=seed)
         p[out] = trees.fit(x[~out], classes[~out]).predict_proba(x[out])
-    return Held(p, np.zeros(p.shape, bool))
+    return HeldOutPredictions(p, np.zeros(p.shape, bool))
 
 
 def classification(data: Data, part: Part, seed: int) -> None:
@@ -225,8 +234,8 @@ def classification(data: Data, part: Part, seed: int) -> None:
     part.tables[f"Class by class. {data.heading}"] = _by_class(sample, held)
     which = f"sources of significance > {BRIGHT:g}" if len(rows) < len(sample.classes) else "sources"
     part.notes.append(
-        f"{len(np.unique(source_of(sample.table)[rows]))} {which} of {len(sample.names)} classes are scored; all "
-        f"{len(np.unique(source_of(sample.table)))} train. Folds are of sources; calibration and thresholds come from "
+        f"{len(np.unique(source_ids(sample.table)[rows]))} {which} of {len(sample.names)} classes are scored; all "
+        f"{len(np.unique(source_ids(sample.table)))} train. Folds are of sources; calibration and thresholds come from "
         "the training part. The calibration error is of the sample's own mix of classes, its floor that of perfect "
         "probabilities with as many sources; debiased, the part that chance gives is taken out. Prediction sets are "
         "made to hold the true class in 90 % of cases."
@@ -235,15 +244,15 @@ def classification(data: Data, part: Part, seed: int) -> None:
     for name in dict.fromkeys((LATENTS, most)):
         p = held[name].p[rows]
         confusion = np.zeros((len(sample.names),) * 2)
-        np.add.at(confusion, (sample.classes[rows], p.argmax(axis=1)), source_weights(source_of(sample.table)[rows]))
+        np.add.at(confusion, (sample.classes[rows], p.argmax(axis=1)), source_weights(source_ids(sample.table)[rows]))
         confusion /= np.maximum(confusion.sum(axis=1, keepdims=True), 1e-9)
         part.arrays.setdefault("confusion", {})[name] = confusion
         part.arrays.setdefault("reliability", {})[name] = _reliability(sample, p, rows, seed)
     part.arrays["names"] = sample.names
 
 
-def _by_class(sample: Labelled, held: dict[str, Held]) -> Table:
-    rows, sources = np.flatnonzero(sample.bright), source_of(sample.table)
+def _by_class(sample: Labelled, held: dict[str, HeldOutPredictions]) -> Table:
+    rows, sources = np.flatnonzero(sample.bright), source_ids(sample.table)
     columns: dict[str, list] = {"class": [], "sources": []}
     for k, name in enumerate(sample.names):
         own = rows[sample.classes[rows] == k]
@@ -270,14 +279,14 @@ def _add(columns: dict[str, list], name: str, right: np.ndarray, sources: np.nda
     def share(weights: np.ndarray) -> float:
         return float(np.average(right, weights=weights))
 
-    values = (share(source_weights(sources)), *bootstrap(share, sources, n_draws=200))
+    values = (share(source_weights(sources)), *bootstrap_interval(share, sources, n_draws=200))
     for end, value in zip(("", "_lolim", "_hilim"), values, strict=True):
         columns.setdefault(name + end, []).append(value)
 
 
 def _reliability(sample: Labelled, p: np.ndarray, rows: np.ndarray, seed: int) -> Float[np.ndarray, "bins 4"]:
     """Mean probability of the most probable class, share of it that is right, and its limits, in equal bins."""
-    classes, sources = sample.classes[rows], source_of(sample.table)[rows]
+    classes, sources = sample.classes[rows], source_ids(sample.table)[rows]
     mix = np.bincount(classes, weights=source_weights(sources), minlength=p.shape[1])
     mixed = p * mix / np.sum(p * mix, axis=1, keepdims=True)
     sure, right = mixed.max(axis=1), mixed.argmax(axis=1) == classes
@@ -287,7 +296,7 @@ def _reliability(sample: Labelled, p: np.ndarray, rows: np.ndarray, seed: int) -
         def share(weights: np.ndarray, members: np.ndarray = members) -> float:
             return float(np.average(right[members], weights=weights))
 
-        low, high = bootstrap(share, sources[members], seed, 200)
+        low, high = bootstrap_interval(share, sources[members], seed, 200)
         bins.append((float(sure[members].mean()), float(right[members].mean()), low, high))
     return np.array(bins)
 
@@ -300,13 +309,13 @@ def single_spectra(
     rows = np.flatnonzero(~_same_place(sample.table, spectra))
     table = sample.table[rows]
     directions = leading_directions(table)
-    x, stress = features(table, directions)
-    machine = fit(x, stress, sample.classes[rows], source_of(table), seed)
-    good = np.flatnonzero(usable(spectra))
+    x, weights = build_features(table, directions)
+    machine = train_classifier(x, weights, sample.classes[rows], source_ids(table), seed)
+    good = np.flatnonzero(valid_rows(spectra))
     p = np.full((len(spectra), len(sample.names)), np.nan)
-    p[good] = machine.probabilities(features(spectra[good], directions)[0])
+    p[good] = machine.probabilities(build_features(spectra[good], directions)[0])
     sets = prediction_set(np.nan_to_num(p), machine.thresholds)
-    mixed = p * np.bincount(sample.classes[rows], weights=source_weights(source_of(table)), minlength=p.shape[1])
+    mixed = p * np.bincount(sample.classes[rows], weights=source_weights(source_ids(table)), minlength=p.shape[1])
     mixed = mixed / mixed.sum(axis=1, keepdims=True)
     index = Index.build(table.z, table.covariance, table.meta.get("model_sha256", ""))
     excess, _ = excess_of(spectra)
@@ -317,9 +326,9 @@ def single_spectra(
     columns = {
         "name": np.asarray(spectra["name"]).astype(str),
         "kind": [kinds.get(str(name), "") for name in spectra["name"]],
-        "counts": np.round(numbers(spectra, "counts")).astype(int),
-        "statistic": numbers(spectra, "cstat"),
-        "expected": numbers(spectra, "cstat_expected"),
+        "counts": np.round(numeric_column(spectra, "counts")).astype(int),
+        "statistic": numeric_column(spectra, "cstat"),
+        "expected": numeric_column(spectra, "cstat_expected"),
         "excess in σ": excess,
         "class": [sample.names[row.argmax()] if np.isfinite(row).all() else "" for row in p],
         "p": p.max(axis=1),
@@ -346,9 +355,9 @@ def single_spectra(
 
 def _same_place(table: LatentTable, spectra: LatentTable) -> Bool[np.ndarray, " n"]:
     """Rows of the table that may be the source of one of the spectra, by their positions."""
-    ra, dec = numbers(table, "ra"), numbers(table, "dec")
+    ra, dec = numeric_column(table, "ra"), numeric_column(table, "dec")
     near = np.zeros(len(table), bool)
-    for ra_0, dec_0 in zip(numbers(spectra, "ra"), numbers(spectra, "dec"), strict=True):
+    for ra_0, dec_0 in zip(numeric_column(spectra, "ra"), numeric_column(spectra, "dec"), strict=True):
         off = np.hypot((ra - ra_0) * np.cos(np.radians(dec)), dec - dec_0)
         near |= np.nan_to_num(off, nan=np.inf) < _SAME_PLACE
     return near

@@ -18,7 +18,7 @@ from xlatent.core.errors import WriteError, XlatentError
 from xlatent.core.latents import LatentTable
 from xlatent.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, save, style
 from xlatent.science.accretion import GROUPS
-from xlatent.science.resampling import usable
+from xlatent.science.selection import valid_rows
 from xlatent.workflows.evaluation.sections import ENDS, Part, excess_of, measured_directions
 
 PURPLE = "#CC79A7"
@@ -34,7 +34,7 @@ _HEADS = {"n_sources": "sources", "n_rows": "rows", "n_spectra": "spectra", "r2"
 
 def z_map(table: LatentTable, classes: np.ndarray, names: Sequence[str]) -> Figure:
     """Sources by class in the two directions of latent space in which they differ most for their errors."""
-    good = usable(table)
+    good = valid_rows(table)
     axes_of_z = measured_directions(table[good])
     axes_of_z = axes_of_z * np.sign(axes_of_z[np.argmax(np.abs(axes_of_z), axis=0), [0, 1]])
     along = table.z @ axes_of_z

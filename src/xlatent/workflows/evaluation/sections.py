@@ -11,12 +11,13 @@ import numpy as np
 from astropy.table import Table, vstack
 from jaxtyping import Bool, Float
 
+from xlatent.core.bands import HARDNESS_RATIOS
 from xlatent.core.errors import ParameterError, XlatentError, XlatentWarning
 from xlatent.core.latent_columns import COLUMNS, N_LATENTS
 from xlatent.core.latents import LatentTable
 from xlatent.science import accretion, cluster, cluster_scores, formulas, information, outliers, regress, tracks
-from xlatent.science.classify import RATIOS
-from xlatent.science.resampling import bootstrap, numbers, source_of, source_weights, usable
+from xlatent.science.resampling import bootstrap_interval, source_weights
+from xlatent.science.selection import numeric_column, source_ids, valid_rows
 
 LATENTS, HARDNESS, PCA, PAPER = "z", "hardness ratios", "PCA-8", "paper preset"
 ORIGINS = {
@@ -122,8 +123,8 @@ def representation(values: Float[np.ndarray, "n k"], error: Float[np.ndarray, "n
 
 def hardness_ratios(joined: LatentTable) -> LatentTable:
     """Hardness ratios alone: measured ones where they were joined, or else those of the table."""
-    values = np.stack([numbers(joined, name) for name in RATIOS], axis=1)
-    limits = [numbers(joined, f"{name}_{end}") for end in ("hilim", "lolim") for name in RATIOS]
+    values = np.stack([numeric_column(joined, name) for name in HARDNESS_RATIOS], axis=1)
+    limits = [numeric_column(joined, f"{name}_{end}") for end in ("hilim", "lolim") for name in HARDNESS_RATIOS]
     error = 0.5 * (np.stack(limits[:3], axis=1) - np.stack(limits[3:], axis=1))
     return representation(values, np.where(error > 0, error, 0.1), joined)
 
@@ -149,7 +150,7 @@ def principal_components(
 
 def contents(data: Data, part: Part) -> None:
     """What went in: rows, sources, classes, model and origin."""
-    good, sources = usable(data.latents), source_of(data.latents)
+    good, sources = valid_rows(data.latents), source_ids(data.latents)
     meta = data.latents.meta
     facts = {
         "rows": str(len(data.latents)),
@@ -177,7 +178,7 @@ def contents(data: Data, part: Part) -> None:
 
 def clusters(data: Data, part: Part, seed: int) -> None:
     """Mixture by BIC, mixture of eight, HDBSCAN; for the baselines a mixture of eight."""
-    known = usable(data.latents) & (data.classes != "")
+    known = valid_rows(data.latents) & (data.classes != "")
     if not known.any():
         raise ParameterError("there are no labels to judge clusters by")
     rows = []
@@ -188,9 +189,11 @@ def clusters(data: Data, part: Part, seed: int) -> None:
         *((name, table, "mixture of 8", "mixture", 8) for name, table in data.baselines.items()),
     ]
     for of, table, name, method, number in ways:
-        found = cluster.cluster(table, method, number, seed)
+        found = cluster.find_clusters(table, method, number, seed)
         judged = known & np.isfinite(found.probability)
-        scores = cluster_scores.judge(found.label[judged], data.classes[judged], source_of(table)[judged], seed)
+        scores = cluster_scores.score_clustering(
+            found.label[judged], data.classes[judged], source_ids(table)[judged], seed
+        )
         scores["of"], scores["method"], scores["clusters"] = of, name, found.membership.shape[1]
         scores.rename_columns(("lolim", "hilim"), ("value_lolim", "value_hilim"))
         rows.append(scores)
@@ -211,9 +214,9 @@ def regression(data: Data, part: Part, seed: int) -> None:
         raise ParameterError("no measured column of hardness, spectral fit or flux was joined to the table")
     results = []
     for of, table in {LATENTS: data.latents, **data.baselines}.items():
-        wanted = [name for name in targets if not (of == HARDNESS and name in RATIOS)]
+        wanted = [name for name in targets if not (of == HARDNESS and name in HARDNESS_RATIOS)]
         if wanted:
-            columns = {name: numbers(data.joined, name) for name in wanted}
+            columns = {name: numeric_column(data.joined, name) for name in wanted}
             results.append(regress.regress(_with(table, columns), wanted, seed))
             results[-1]["of"] = of
     part.tables[f"R² of sources left out of the fit. {data.heading}"] = _wide(
@@ -229,17 +232,17 @@ def regression(data: Data, part: Part, seed: int) -> None:
 
 def expressions(data: Data, part: Part, seed: int) -> None:
     """Formulas of the best measured latents in band fluxes, and of measured quantities in latents."""
-    good = usable(data.latents)
+    good = valid_rows(data.latents)
     targets = []
-    if good.any() and np.isfinite(numbers(data.joined, "flux_b")[good]).any():
+    if good.any() and np.isfinite(numeric_column(data.joined, "flux_b")[good]).any():
         error = np.mean(data.latents.z_err[good] ** 2, axis=0)
         order = np.argsort(-np.var(data.latents.z[good], axis=0) / error)
         targets = [f"z{i}" for i in order[:2]]
-    targets += [name for name in data.added if name in RATIOS]
-    own = [name for name in RATIOS if name not in targets]
+    targets += [name for name in data.added if name in HARDNESS_RATIOS]
+    own = [name for name in HARDNESS_RATIOS if name not in targets]
     targets += [name for name in data.added if re.match("powlaw_(gamma|nh)", name) and QUANTITY.fullmatch(name)]
     targets = (targets + own)[:_TARGETS]
-    found = formulas.formulas(data.joined, targets, seed)
+    found = formulas.find_formulas(data.joined, targets, seed)
     keep = ("target", "formula", "length", "r2", "r2_lolim", "r2_hilim", "n_sources")
     part.tables[f"Formulas. {data.heading}"] = found[keep]
     if decoded := [name for name in own if name in targets]:
@@ -255,8 +258,8 @@ def variability(data: Data, part: Part, seed: int) -> None:
     columns = [name for name in data.joined.colnames if VARIABILITY.fullmatch(name)]
     if not columns:
         raise ParameterError("the table has no column of variability, such as var_prob_b, P_intra or P_inter")
-    found = information.information(data.joined, columns, RATIOS, seed)
-    together = ", ".join(RATIOS)
+    found = information.estimate_information(data.joined, columns, tuple(HARDNESS_RATIOS), seed)
+    together = ", ".join(HARDNESS_RATIOS)
     found["of"] = [str(of).replace(together, HARDNESS) for of in found["of"]]
     part.tables[f"Mutual information with variability, in nat. {data.heading}"] = found
     worst, n = float(np.max(found[found["of"] == LATENTS]["sensitivity"])), int(np.min(found["n_sources"]))
@@ -272,9 +275,9 @@ def accreting(data: Data, part: Part, seed: int) -> None:
     """Direction that sets accreting compact objects apart, and how well it and each baseline do."""
     rows, line = [], None
     for of, table in {LATENTS: data.latents, **data.baselines}.items():
-        classes = np.where(usable(table), data.classes, "")
-        found = accretion.learn(
-            table.z, table.covariance, classes, source_of(table), table.meta.get("model_sha256", ""), seed
+        classes = np.where(valid_rows(table), data.classes, "")
+        found = accretion.learn_direction(
+            table.z, table.covariance, classes, source_ids(table), table.meta.get("model_sha256", ""), seed
         )
         line = line or found
         for name, area in found.auc.items():
@@ -296,14 +299,14 @@ def accreting(data: Data, part: Part, seed: int) -> None:
     )
     part.notes.append(f"{line.formula()}, larger for HMXB, LMXB and CV than for AGN, YSO and LM-STAR.")
     value, _ = line.value(data.latents.z, data.latents.covariance)
-    value = np.where(usable(data.latents), value, np.nan)
+    value = np.where(valid_rows(data.latents), value, np.nan)
     part.arrays |= {"line": line, "accretion": value, "classes": data.classes}
 
 
 def strange(data: Data, part: Part, seed: int) -> None:
     """Sources where few others are, or badly reproduced."""
-    sources = source_of(data.latents)
-    found = outliers.outliers(data.latents, sources, seed)
+    sources = source_ids(data.latents)
+    found = outliers.find_outliers(data.latents, sources, seed)
     rows = []
     for word, what in (("density", "rare"), ("fit", "badly reproduced")):
         p, q = np.asarray(found[f"p_{word}"]), np.asarray(found[f"q_{word}"])
@@ -311,7 +314,7 @@ def strange(data: Data, part: Part, seed: int) -> None:
             part.notes.append("No row has a fit statistic: nothing is known of how well it is reproduced.")
             continue
         share, each = partial(_average, (q[known] < _FALSE).astype(float)), sources[known]
-        rows.append((what, share(source_weights(each)), *bootstrap(share, each, seed), int(known.sum())))
+        rows.append((what, share(source_weights(each)), *bootstrap_interval(share, each, seed), int(known.sum())))
         best = np.flatnonzero(known & (q < _FALSE))
         if best.size:
             best = best[np.argsort(p[best])][:_SHOWN]
@@ -331,7 +334,7 @@ def moving(
     data: Data, part: Part, decode: tracks.Decode | None = None, energy: Float[np.ndarray, " n_energy"] | None = None
 ) -> None:
     """Sources with several rows: whether z moves."""
-    found = tracks.tracks(data.latents, source_of(data.latents), None, decode, energy)
+    found = tracks.find_tracks(data.latents, source_ids(data.latents), None, decode, energy)
     names, first = np.asarray(data.latents["name"]).astype(str), np.asarray(found["first"])
     found.replace_column("source", names[first])
     shown = [name for name in ("source", "n", "chi2", "dof", "p", "q", "direction", "amount", "amount_err", "unit")]
@@ -348,21 +351,21 @@ def reconstruction(tables: dict[str, LatentTable], heading: str, part: Part, see
         excess, known = excess_of(table)
         if not known.any():
             raise ParameterError("no row has a fit statistic: there are no spectra")
-        sources = source_of(table)[known]
+        sources = source_ids(table)[known]
         scores: dict[str, Callable[[np.ndarray], float]] = {
             "median excess over the expected statistic, in standard deviations": partial(_median, excess[known]),
             "share of spectra within 3 standard deviations": partial(_average, (excess[known] < 3.0).astype(float)),
         }
         for name, score in scores.items():
             value = score(source_weights(sources))
-            rows.append((of, name, value, *bootstrap(score, sources, seed), int(known.sum())))
+            rows.append((of, name, value, *bootstrap_interval(score, sources, seed), int(known.sum())))
     names = ("of", "score", "value", "value_lolim", "value_hilim", "n_spectra")
     part.tables[f"Reconstruction. {heading}"] = Table(rows=rows, names=names)
 
 
 def excess_of(table: LatentTable) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Statistic above its expected value, in standard deviations; and where it is known."""
-    found, expected, sigma = (numbers(table, name) for name in ("cstat", "cstat_expected", "cstat_sigma"))
+    found, expected, sigma = (numeric_column(table, name) for name in ("cstat", "cstat_expected", "cstat_sigma"))
     known = np.isfinite(found) & np.isfinite(expected) & (np.nan_to_num(sigma) > 0)
     return np.where(known, (found - expected) / np.where(known, sigma, 1.0), np.nan), known
 
