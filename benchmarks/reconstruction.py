@@ -24,9 +24,9 @@ from scipy.stats import chi2, spearmanr
 import methods
 import simulated
 from words import table, write
-from xlatent import figures
 from xlatent.core.bundle import DEFAULT_MODEL, locate
 from xlatent.core.errors import ModelError, XlatentWarning
+from xlatent.figures import style as figures
 from xlatent.formats.inputs import read_all
 from xlatent.infer.embed import LatentModel, load_model
 from xlatent.simulate import population

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xlatent.core.errors import WriteError
 from xlatent.core.latents import LatentTable
 from xlatent.core.spectrum import Spectrum
-from xlatent.figures.spectrum import MIN_SIGNIFICANCE, draw, fit_in_words, group_channels
+from xlatent.figures.spectrum import MIN_SIGNIFICANCE, describe_fit, group_channels, plot_reconstruction
 from xlatent.figures.style import save
 from xlatent.infer.embed import load_model
 from xlatent.simulate import acis
@@ -70,8 +70,8 @@ def test_the_statistic_in_words(model, response, cstat, counts, words):
     changed = dataclasses.replace(made, table=LatentTable(columns))
     n = int(made.channels.sum())
     expected = f"= {cstat:.1f} on {n} channels; 500 ± 30 expected if the model is right: {words}"
-    assert fit_in_words(changed, True) == f"W {expected}"
-    assert fit_in_words(changed, False) == f"C {expected}"
+    assert describe_fit(changed, True) == f"W {expected}"
+    assert describe_fit(changed, False) == f"C {expected}"
 
 
 def texts(figure):
@@ -83,7 +83,7 @@ def texts(figure):
 def test_a_figure_has_units_numbers_and_all_counts(model, response, counts, background):
     spectrum = observed(response, counts, background)
     made = model.reconstruct(spectrum)
-    figure = draw(spectrum, made)
+    figure = plot_reconstruction(made, spectrum)
     top, residuals, photons, latents, _ = figure.axes
     assert top.get_ylabel() == "counts s$^{-1}$ keV$^{-1}$"
     assert residuals.get_xlabel() == photons.get_xlabel() == "energy (keV)"
@@ -93,7 +93,7 @@ def test_a_figure_has_units_numbers_and_all_counts(model, response, counts, back
     labels = [label.get_text() for label in residuals.get_xticklabels()]
     assert labels == ["0.5", "1", "2", "5"]
     said = texts(figure)
-    assert fit_in_words(made, background) in said
+    assert describe_fit(made, background) in said
     band = spectrum.band_counts(0.5, 8.0)
     assert f"{band.total:.6g}" in said
     if counts == 0:
@@ -112,10 +112,10 @@ def test_the_band_of_a_bright_source_is_narrower(model, response):
 
 def test_unknown_suffix_is_refused(model, response, tmp_path):
     spectrum = observed(response, 50)
-    figure = draw(spectrum, model.reconstruct(spectrum))
+    figure = plot_reconstruction(model.reconstruct(spectrum), spectrum)
     with pytest.raises(WriteError, match="suffix"):
         save(figure, tmp_path / "f.jpg")
-    with pytest.raises(WriteError, match="cannot be written"):
+    with pytest.raises(WriteError, match="there is no folder"):
         save(figure, tmp_path / "nowhere" / "f.png")
 
 

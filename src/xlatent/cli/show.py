@@ -54,9 +54,9 @@ def draw_to(path: Path, spectrum: "Spectrum", model: "LatentModel", posterior: s
 
     The posterior is of a kind that `LatentModel.reconstruct` takes.
     """
-    from xlatent.figures.spectrum import draw, fit_in_words
+    from xlatent.figures.spectrum import describe_fit, plot_reconstruction
     from xlatent.figures.style import save
 
     reconstruction = model.reconstruct(spectrum, posterior=posterior)
-    save(draw(spectrum, reconstruction), path)
-    return fit_in_words(reconstruction, spectrum.background is not None)
+    save(plot_reconstruction(reconstruction, spectrum), path)
+    return describe_fit(reconstruction, spectrum.background is not None)

@@ -1,6 +1,7 @@
-"""One spectrum and what a model makes of it: counts, residuals, photon spectrum, latents and numbers in one figure."""
+"""One spectrum: its counts alone, or with what a model makes of them (residuals, photon spectrum, latents, numbers)."""
 
-from typing import Any
+from contextlib import nullcontext
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -10,29 +11,126 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullForm
 from scipy.special import gammaincinv
 
 from xlatent.core.bands import BANDS, HARDNESS_RATIOS
-from xlatent.core.errors import ResponseError
+from xlatent.core.errors import ParameterError, ResponseError
 from xlatent.core.spectrum import Spectrum
-from xlatent.figures.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, style
+from xlatent.figures.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, label_decades, set_log_range, style
 from xlatent.infer.embed import Reconstruction
 
 MIN_SIGNIFICANCE = 3.0
 """Of the points drawn: counts above background over their error."""
 # In ln(energy): points are no narrower than about a third of ACIS's resolution at 1.5 keV, and no wider than a quarter.
 _NARROWEST, _WIDEST = 0.025, 0.25
-_ENERGY_TICKS = (0.3, 0.5, 1, 2, 5, 10)
-_LOW, _HIGH = 0.15865, 0.84135
+_MOST_POINTS = 128  # of a spectrum whose channels have no energies
+_LEAST_AREA = 0.01  # of the largest effective area: where a spectrum is worth a look
+_ENERGY_TICKS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100)
+_LOW, _HIGH = 0.15865, 0.84135  # ends of the central 68.27 %
+_HEADROOM = 0.14  # of an axis, for the legend
 _BANDS = {name: BANDS[name] for name in "bsmh"}
 
 
-def draw(spectrum: Spectrum, reconstruction: Reconstruction) -> Figure:
-    """Draw a spectrum with its reconstruction.
+class _Points(NamedTuple):
+    """Channels joined for display.
+
+    Edges in keV (channel numbers without a response), exposure in s keV (channels), counts, and the interval of their
+    Poisson mean that holds 68 % (Garwood 1936, Biometrika 28, 437).
+    """
+
+    left: Float[np.ndarray, " n"]
+    right: Float[np.ndarray, " n"]
+    exposed: Float[np.ndarray, " n"]
+    counts: Float[np.ndarray, " n"]
+    low: Float[np.ndarray, " n"]
+    high: Float[np.ndarray, " n"]
+    middle: Float[np.ndarray, " n"]
+
+
+def plot_spectrum(
+    spectrum: Spectrum, ax: Axes | None = None, *, colour: str | None = None, label: str | None = None
+) -> Axes:
+    """Plot the counts of a spectrum and of its background against energy.
 
     Parameters
     ----------
     spectrum : Spectrum
-        With the response it was reconstructed with.
+    ax : Axes, optional
+        Where to draw, over what is there; axes of a new figure (``ax.figure``) if not given.
+    colour : str, optional
+        Of counts and background, in any of Matplotlib's ways; black and orange if not given.
+    label : str, optional
+        In the legend; the spectrum's name if not given.
+
+    Returns
+    -------
+    Axes
+        Counts s⁻¹ keV⁻¹, background included, against energy in keV, where the effective area is at least a hundredth
+        of its largest; and the counts of the background, scaled to the source region. Good channels are joined for
+        display until the net counts are `MIN_SIGNIFICANCE` errors above zero (or a quarter of the energy is reached).
+        Bars are the central 68 % intervals of Poisson means; where nothing was counted, their upper end is a limit at
+        84 %. Without a response: counts per channel against channel numbers.
+
+    Raises
+    ------
+    ParameterError
+        If no channel is good.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from xlatent.core.spectrum import Spectrum
+    >>> ax = plot_spectrum(Spectrum(np.array([3.0, 9.0, 4.0]), exposure=1000.0))
+    >>> ax.get_xlabel(), ax.get_ylabel()
+    ('channel', 'counts channel$^{-1}$')
+    """
+    use, lo, hi, exposed = _drawable(spectrum)
+    counts, scale = spectrum.counts[use], np.broadcast_to(spectrum.background_scale, spectrum.counts.shape)[use]
+    off = spectrum.background.counts[use] if spectrum.background is not None else np.zeros(use.size)
+    if spectrum.response is None:
+        starts = np.arange(0, use.size, -(-use.size // _MOST_POINTS))
+    else:
+        starts = group_channels(counts, scale * off, counts + scale**2 * off, lo, hi)
+    points = _join(starts, counts, lo, hi, exposed, logarithmic=spectrum.response is not None)
+    background = np.add.reduceat(scale * off, starts) / points.exposed
+    with style() if ax is None else nullcontext():
+        if ax is None:
+            ax = Figure(figsize=(5.2, 3.6), layout="constrained").add_subplot()
+        before = (ax.get_xlim(), ax.get_ylim()) if ax.has_data() else None
+        density = _draw_points(ax, points, colour or BLACK, label if label is not None else spectrum.name or "counts")
+        if np.any(background > 0):
+            across = [points.middle - points.left, points.right - points.middle]
+            ax.errorbar(
+                points.middle, background, xerr=across, color=colour or ORANGE, alpha=0.5 if colour else 1.0,
+                linestyle="none", elinewidth=1.1, label="background" if colour is None else None,
+            )  # fmt: skip
+        seen = np.concatenate([density, points.high / points.exposed, background])
+        low = 0.4 * seen[seen > 0].min(initial=np.inf)
+        set_log_range(ax, low, 1.1 * seen.max(), keep=density, headroom=_HEADROOM)
+        ax.set_xlim(points.left[0], points.right[-1])
+        if before is not None:
+            ax.set_xlim(min(before[0][0], points.left[0]), max(before[0][1], points.right[-1]))
+            ax.set_ylim(min(before[1][0], ax.get_ylim()[0]), max(before[1][1], ax.get_ylim()[1]))
+        if spectrum.response is None:
+            ax.set(xlabel="channel", ylabel="counts channel$^{-1}$")
+        else:
+            _label_energies(ax)
+            ax.set_ylabel("counts s$^{-1}$ keV$^{-1}$")
+        legend = ax.legend(loc="upper right", ncols=3)
+        for text in legend.get_texts():
+            text.set_parse_math(False)
+    return ax
+
+
+def plot_reconstruction(
+    reconstruction: Reconstruction, spectrum: Spectrum | None = None, fig: Figure | None = None
+) -> Figure:
+    """Plot a spectrum with its reconstruction.
+
+    Parameters
+    ----------
     reconstruction : Reconstruction
-        Of this spectrum.
+    spectrum : Spectrum
+        The one that was reconstructed.
+    fig : Figure, optional
+        An empty figure to draw in, of about 9.6 by 6.6 inches; a new one if not given.
 
     Returns
     -------
@@ -42,11 +140,13 @@ def draw(spectrum: Spectrum, reconstruction: Reconstruction) -> Figure:
         spectrum; the latents on their prior, a unit normal distribution; fluxes, hardness ratios and the fit
         statistic in words.
     """
+    if spectrum is None:
+        raise ParameterError("a reconstruction is drawn with its spectrum, and none was given; give it as spectrum=")
     with style():
-        figure = Figure(figsize=(9.6, 6.6))
+        figure = Figure(figsize=(9.6, 6.6)) if fig is None else fig
         grid = figure.add_gridspec(
             3, 2, width_ratios=(1.55, 1), height_ratios=(3.1, 1.1, 1.55),
-            left=0.075, right=0.985, top=0.915, bottom=0.015, hspace=0.0, wspace=0.2,
+            left=0.08, right=0.985, top=0.915, bottom=0.015, hspace=0.0, wspace=0.22,
         )  # fmt: skip
         left = grid[:2, 0].subgridspec(2, 1, height_ratios=(3.0, 1.0), hspace=0.0)
         right = grid[:2, 1].subgridspec(2, 1, height_ratios=(1.25, 1.0), hspace=0.36)
@@ -55,13 +155,14 @@ def draw(spectrum: Spectrum, reconstruction: Reconstruction) -> Figure:
         _draw_counts(counts, residuals, spectrum, reconstruction)
         _draw_photons(figure.add_subplot(right[0]), spectrum, reconstruction)
         _draw_latents(figure.add_subplot(right[1]), reconstruction)
-        words = figure.add_subplot(grid[2, :])
-        _write_numbers(words, spectrum, reconstruction)
-        figure.text(0.075, 0.962, _title(spectrum), fontsize=10.5, fontweight="bold", parse_math=False)
+        numbers = figure.add_subplot(grid[2, :])
+        _write_numbers(numbers, spectrum, reconstruction)
+        figure.align_ylabels([counts, residuals])
+        figure.text(0.08, 0.962, _title(spectrum), fontsize=10.5, fontweight="bold", parse_math=False)
     return figure
 
 
-def fit_in_words(reconstruction: Reconstruction, with_background: bool) -> str:
+def describe_fit(reconstruction: Reconstruction, with_background: bool) -> str:
     """Say what the fit statistic means, in one sentence.
 
     Parameters
@@ -110,8 +211,10 @@ def group_channels(
     Returns
     -------
     array of int [n_groups]
-        First channel of each group, for ``np.add.reduceat``; what is left at the end joins the last group.
+        First channel of each group, for ``np.add.reduceat``. None reaches over a gap between channels, and what is left
+        at the end joins the last group.
     """
+    gap = np.append(energy_lo[1:] - energy_hi[:-1] > 0.5 * (energy_hi - energy_lo)[:-1], False)
     starts, first = [0], 0
     net_sum = variance_sum = 0.0
     for k in range(counts.size):
@@ -119,71 +222,128 @@ def group_channels(
         variance_sum += float(variance[k])
         width = np.log(energy_hi[k] / energy_lo[first])
         significant = net_sum > 0 and net_sum**2 >= MIN_SIGNIFICANCE**2 * variance_sum
-        if width >= _NARROWEST and (significant or width >= _WIDEST):
+        if gap[k] or (width >= _NARROWEST and (significant or width >= _WIDEST)):
             first, net_sum, variance_sum = k + 1, 0.0, 0.0
             starts.append(first)
-    if len(starts) > 1:
+    if len(starts) > 1 and not gap[first - 1]:
         starts.pop()
     return np.array(starts)
 
 
+def _drawable(
+    spectrum: Spectrum,
+) -> tuple[Int[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"], Float[np.ndarray, " n"]]:
+    """Channels worth a look, in order of energy: their indices, edges, and exposure times width."""
+    response, good = spectrum.response, spectrum.good
+    lo: Any = np.asarray(spectrum.channels) - 0.5
+    hi: Any = lo + 1.0
+    exposed: Any = np.ones(good.size)
+    if response is not None:
+        lo, hi = response.chan_lo, response.chan_hi
+        exposed = spectrum.exposure * np.asarray(spectrum.areascale) * (hi - lo)
+        there = response.area >= _LEAST_AREA * response.area.max()
+        inside = (hi > response.energy_lo[there].min()) & (lo < response.energy_hi[there].max())
+        good = good & (lo > 0) & (exposed > 0)
+        good = good & inside if np.any(good & inside) else good
+    use = np.flatnonzero(good)
+    if not use.size:
+        raise ParameterError(f"{spectrum.name or 'the spectrum'} has no good channel that could be drawn")
+    use = use[np.argsort(lo[use], kind="stable")]
+    return use, lo[use], hi[use], exposed[use]
+
+
+def _join(
+    starts: Int[np.ndarray, " n"],
+    counts: Float[np.ndarray, " n_chan"],
+    lo: Float[np.ndarray, " n_chan"],
+    hi: Float[np.ndarray, " n_chan"],
+    exposed: Float[np.ndarray, " n_chan"],
+    logarithmic: bool = True,
+) -> _Points:
+    """Join channels from each of ``starts`` to the next."""
+    n, area = np.add.reduceat(counts, starts), np.add.reduceat(exposed, starts)
+    left, right = lo[starts], hi[np.append(starts[1:], counts.size) - 1]
+    low = np.where(n > 0, gammaincinv(np.maximum(n, 1e-9), _LOW), 0.0)
+    middle = np.sqrt(left * right) if logarithmic else 0.5 * (left + right)
+    return _Points(left, right, area, n, low, gammaincinv(n + 1.0, _HIGH), middle)
+
+
+def _draw_points(ax: Axes, points: _Points, colour: str, label: str) -> Float[np.ndarray, " n"]:
+    """Draw densities of counts with their intervals, and limits where nothing was counted; returns the densities."""
+    density = points.counts / points.exposed
+    bars = np.abs(np.stack([points.low, points.high]) / points.exposed - density)
+    across = np.stack([points.middle - points.left, points.right - points.middle])
+    line: dict[str, Any] = {"color": colour, "elinewidth": 0.8, "linestyle": "none", "zorder": 3}
+    seen = points.counts > 0
+    if seen.any():
+        ax.errorbar(
+            points.middle[seen], density[seen], bars[:, seen], across[:, seen],
+            marker="o", markersize=2.2, label=label, **line,
+        )  # fmt: skip
+    if not seen.all():
+        top = (points.high / points.exposed)[~seen]
+        ax.errorbar(
+            points.middle[~seen], top, [0.4 * top, 0.0 * top], across[:, ~seen], uplims=True, capsize=2,
+            label="upper limit, 84 %" if seen.any() else f"{label}: upper limits, 84 %", **line,
+        )  # fmt: skip
+    return density
+
+
 def _draw_counts(ax: Axes, below: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
     """Counts with the reconstruction, and the residuals under them."""
-    use = made.channels
     lo, hi = _channel_edges(spectrum)
-    time = np.broadcast_to(spectrum.exposure * np.asarray(spectrum.areascale), use.shape)
+    # s keV: turns counts into a density.
+    exposed: Any = spectrum.exposure * np.asarray(spectrum.areascale) * (hi - lo)
+    use = made.channels & (exposed > 0)
+    inside = exposed[made.channels] > 0
+    expected, expected_lo, expected_hi, mean_off = (
+        values[inside] for values in (made.counts, made.counts_lo, made.counts_hi, made.background)
+    )
     scale = np.broadcast_to(np.asarray(spectrum.background_scale, dtype=np.float64), use.shape)[use]
-    exposed = time * (hi - lo)  # s keV: turns counts into a density
-
     counts = spectrum.counts[use]
     off = spectrum.background.counts[use] if spectrum.background is not None else np.zeros(counts.size)
     starts = group_channels(counts, scale * off, counts + scale**2 * off, lo[use], hi[use])
-    n, expected, background, area = (
-        np.add.reduceat(values, starts) for values in (counts, made.counts, scale * made.background, exposed[use])
-    )
-    noise = np.sqrt(expected + background)  # the counts' own, and that of the scaled background
-    left, right = lo[use][starts], hi[use][np.append(starts[1:], counts.size) - 1]
-    energy = np.sqrt(left * right)
-    across = [energy - left, right - energy]
-    n_lo = np.where(n > 0, gammaincinv(np.maximum(n, 1e-9), _LOW), 0.0)
-    n_hi = gammaincinv(n + 1.0, _HIGH)
+    points = _join(starts, counts, lo[use], hi[use], exposed[use])
 
     # A sparse background has no shape from channel to channel: its level is drawn as its mean over each point.
     members = np.diff(np.append(starts, counts.size))
-    smooth = np.repeat(np.add.reduceat(made.background, starts) / area, members)
+    smooth = np.repeat(np.add.reduceat(mean_off, starts) / points.exposed, members)
     middle = 0.5 * (lo + hi)
     model, model_lo, model_hi = (
-        _on_all((values - made.background) / exposed[use] + smooth, use)
-        for values in (made.counts, made.counts_lo, made.counts_hi)
+        _on_all((values - mean_off) / exposed[use] + smooth, use) for values in (expected, expected_lo, expected_hi)
     )
     ax.fill_between(middle, model_lo, model_hi, color=SKY, alpha=0.55, linewidth=0, label="68 %")
     ax.plot(middle, model, color=BLUE, label="reconstruction")
-    if np.any(made.background > 0):
+    if np.any(mean_off > 0):
         ax.plot(middle, _on_all(smooth, use), color=ORANGE, linestyle="--", label="background")
-    seen = n > 0
-    bars: dict[str, Any] = {"color": BLACK, "elinewidth": 0.8, "linestyle": "none", "zorder": 3}
-    ax.errorbar(
-        energy[seen], (n / area)[seen], [((n - n_lo) / area)[seen], ((n_hi - n) / area)[seen]],
-        [across[0][seen], across[1][seen]], marker="o", markersize=2.2, label="counts", **bars,
-    )  # fmt: skip
-    if not seen.all():
-        top, down = (n_hi / area)[~seen], 0.6 * (n_hi / area)[~seen]
-        ax.errorbar(energy[~seen], top, [down, 0 * down], [a[~seen] for a in across], uplims=True, capsize=2, **bars)
-    ax.set(xscale="log", yscale="log", xlim=(lo[use][0], hi[use][-1]), ylabel="counts s$^{-1}$ keV$^{-1}$")
-    values = np.concatenate([expected / area, (n / area)[seen], (n_hi / area)[~seen]])
-    lowest = min(values.min(), np.median(smooth)) if np.median(smooth) > 0 else values.min()
-    _log_range(ax, 0.4 * lowest, 2.0 * values.max())
+    density = _draw_points(ax, points, BLACK, "counts")
+    mean = np.add.reduceat(expected, starts)
+    values = np.concatenate([mean / points.exposed, density, points.high / points.exposed])
+    lowest = min(values[values > 0].min(initial=np.inf), np.median(smooth) or np.inf)
+    set_log_range(ax, 0.4 * lowest, 1.1 * values.max(), keep=density, headroom=_HEADROOM)
+    label_decades(ax.yaxis, clear=0.06)
+    ax.set(xscale="log", xlim=(points.left[0], points.right[-1]), ylabel="counts s$^{-1}$ keV$^{-1}$")
     ax.tick_params(labelbottom=False)
     handles, labels = ax.get_legend_handles_labels()
-    order = [labels.index(x) for x in ("counts", "reconstruction", "68 %", "background") if x in labels]
-    ax.legend([handles[i] for i in order], [labels[i] for i in order], loc="best")
+    first = [i for i, text in enumerate(labels) if "counts" in text or "limit" in text]
+    order = first + [labels.index(text) for text in ("reconstruction", "68 %", "background") if text in labels]
+    ax.legend(
+        [handles[i] for i in order], [labels[i] for i in order], loc="upper right", ncols=len(order), columnspacing=1.4
+    )
 
+    noise = np.sqrt(mean + np.add.reduceat(scale * mean_off, starts))  # the counts' own and the scaled background's
+    known = noise > 0
+    sigma = (points.counts[known] - mean[known]) / noise[known]
+    across = np.stack([points.middle - points.left, points.right - points.middle])[:, known]
     below.axhline(0.0, color=BLUE, linewidth=0.9)
-    below.errorbar(energy, (n - expected) / noise, 1.0, across, marker="o", markersize=2.2, **bars)
-    reach = max(3.4, 1.15 * float(np.max(np.abs((n - expected) / noise))) + 1.0)
-    below.set(ylim=(-reach, reach), ylabel="(data − model) / σ", xlabel="energy (keV)")
-    below.yaxis.set_major_locator(MaxNLocator(4, integer=True))
-    _plain_energy(below)
+    below.errorbar(
+        points.middle[known], sigma, 1.0, across,
+        color=BLACK, elinewidth=0.8, linestyle="none", zorder=3, marker="o", markersize=2.2,
+    )  # fmt: skip
+    reach = max(3.4, 1.15 * float(np.max(np.abs(sigma), initial=0.0)) + 1.0)
+    below.set(ylim=(-reach, reach), ylabel="residual (σ)")
+    below.yaxis.set_major_locator(MaxNLocator(4, integer=True, prune="both"))
+    _label_energies(below)
 
 
 def _draw_photons(ax: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
@@ -195,12 +355,10 @@ def _draw_photons(ax: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
     for part, strength in ((np.ones_like(inside), 0.35), (inside, 1.0)):
         ax.fill_between(energy[part], low[part], high[part], color=SKY, alpha=0.55 * strength, linewidth=0)
         ax.plot(energy[part], best[part], color=BLUE, alpha=strength)
-    ax.set(xscale="log", yscale="log", xlim=(made.energy[0], made.energy[-1]))
-    top = high[inside].max()
-    _log_range(ax, 0.7 * low[inside].min(), 1.6 * top)
-    ax.set(xlabel="energy (keV)", ylabel="$E^2 f(E)$  (keV cm$^{-2}$ s$^{-1}$)")
+    set_log_range(ax, 0.7 * low[inside].min(), 1.6 * high[inside].max())
+    ax.set(xlim=(made.energy[0], made.energy[-1]), ylabel="$E^2 f(E)$  (keV cm$^{-2}$ s$^{-1}$)")
     ax.set_title("photon spectrum, median and 68 %", loc="left")
-    _plain_energy(ax)
+    _label_energies(ax)
 
 
 def _draw_latents(ax: Axes, made: Reconstruction) -> None:
@@ -242,7 +400,7 @@ def _write_numbers(ax: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
     column(0.635, "photon flux (cm$^{-2}$ s$^{-1}$)", [_value(row, f"photflux_{name}") for name in _BANDS])
     column(0.84, "hardness ratios", list(HARDNESS_RATIOS))
     column(0.92, "", [_value(row, name) for name in HARDNESS_RATIOS])
-    ax.text(0.0, 0.06, fit_in_words(made, spectrum.background is not None), va="center", fontweight="bold")
+    ax.text(0.0, 0.06, describe_fit(made, spectrum.background is not None), va="center", fontweight="bold")
     if row["flags"]:
         ax.text(1.0, 0.06, f"flags: {str(row['flags']).replace(',', ', ')}", va="center", ha="right", color=VERMILION)
 
@@ -265,7 +423,7 @@ def _value(row: Any, name: str) -> str:
     if low <= 0 or high > 30 * low:
         # An interval over more than a decade says that there is an upper limit.
         power = int(np.floor(np.log10(high)))
-        return rf"$< {high / 10.0**power:.1f} \times 10^{{{power}}}$"
+        return rf"$< {high / 10.0**power:.1f} \times 10^{{{power}}}$ (84 %)"
     power = int(np.floor(np.log10(best)))
     # Two digits of the smaller error.
     smallest = max(min(up, down) / 10.0**power, 1e-3)
@@ -299,18 +457,13 @@ def _on_all(values: Float[np.ndarray, " n_selected"], use: Bool[np.ndarray, " n_
     return whole
 
 
-def _log_range(ax: Axes, low: float, high: float) -> None:
-    """Set the range of a logarithmic y axis: at most four decades, and down to a second labelled power of ten."""
-    low = max(low, 1e-4 * high)
-    if np.floor(np.log10(high)) - np.ceil(np.log10(low)) < 1:
-        low = 10.0 ** min(np.floor(np.log10(low)), np.floor(np.log10(high)) - 1)
-    ax.set_ylim(low, high)
-    ax.yaxis.set_minor_formatter(NullFormatter())
-
-
-def _plain_energy(ax: Axes) -> None:
-    """Label a logarithmic energy axis 0.5, 1, 2, 5 and not with powers of ten."""
+def _label_energies(ax: Axes) -> None:
+    """Make the x axis one of energies, labelled 0.5, 1, 2, 5 and not with powers of ten."""
     low, high = ax.get_xlim()
+    ax.set(xscale="log", xlabel="energy (keV)")
+    if sum(low <= energy <= high for energy in _ENERGY_TICKS) < 2:
+        label_decades(ax.xaxis)
+        return
     ax.xaxis.set_major_locator(FixedLocator([e for e in _ENERGY_TICKS if low <= e <= high]))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda e, _: f"{e:g}"))
     ax.xaxis.set_minor_formatter(NullFormatter())
