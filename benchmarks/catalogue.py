@@ -11,7 +11,6 @@ from sklearn.ensemble import ExtraTreesRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 
 from command import alone
-from xlatent.cli.catalog import RATIO_ERROR
 from xlatent.core.absorption import transmission
 from xlatent.core.bands import hardness_ratios, photon_flux
 from xlatent.core.bundle import DEFAULT_MODEL
@@ -21,6 +20,7 @@ from xlatent.infer.embed import LatentModel, load_model
 from xlatent.infer.photometry import FLUX_FLOOR, RATIOS, Measured, embed_measured
 from xlatent.simulate import acis
 from xlatent.simulate.continuum import powerlaw
+from xlatent.workflows.catalogue_rows import RATIO_ERROR
 
 SOURCES = Path(__file__).parents[2] / "shared" / "data" / "catalogues" / "csc2_source_properties.csv"
 GAMMA = np.arange(-3.0, 10.01, 0.1)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         ParameterError,
         ReadError,
         ResponseError,
+        WorkerError,
         WriteError,
         XlatentError,
         XlatentWarning,
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
     from xlatent.formats.inputs import read_all
     from xlatent.formats.ogip_spectrum import read
     from xlatent.infer.embed import LatentModel, Reconstruction, load_model
-    from xlatent.workflows.build import build_store
+    from xlatent.workflows.build import BuildResult, build_store
+    from xlatent.workflows.catalogue_rows import embed_catalogue
+    from xlatent.workflows.embed import EmbeddingResult, embed_files
 
 __all__ = [
+    "BuildResult",
+    "EmbeddingResult",
     "InputError",
     "LatentModel",
     "LatentTable",
@@ -38,17 +43,22 @@ __all__ = [
     "Response",
     "ResponseError",
     "Spectrum",
+    "WorkerError",
     "WriteError",
     "XlatentError",
     "XlatentWarning",
     "__version__",
     "build_store",
+    "embed_catalogue",
+    "embed_files",
     "load_model",
     "read",
     "read_all",
 ]
 
 _HOME = {
+    "BuildResult": "xlatent.workflows.build",
+    "EmbeddingResult": "xlatent.workflows.embed",
     "InputError": "xlatent.core.errors",
     "LatentModel": "xlatent.infer.embed",
     "LatentTable": "xlatent.core.latents",
@@ -59,11 +69,14 @@ _HOME = {
     "Response": "xlatent.core.spectrum",
     "ResponseError": "xlatent.core.errors",
     "Spectrum": "xlatent.core.spectrum",
+    "WorkerError": "xlatent.core.errors",
     "WriteError": "xlatent.core.errors",
     "XlatentError": "xlatent.core.errors",
     "XlatentWarning": "xlatent.core.errors",
     "__version__": "xlatent.core.version",
     "build_store": "xlatent.workflows.build",
+    "embed_catalogue": "xlatent.workflows.catalogue_rows",
+    "embed_files": "xlatent.workflows.embed",
     "load_model": "xlatent.infer.embed",
     "read": "xlatent.formats.ogip_spectrum",
     "read_all": "xlatent.formats.inputs",

@@ -53,7 +53,7 @@ def test_a_spectrum_without_counts_gets_a_row(xlatent, drawers, tmp_path):
     assert "no_counts" in table["flags"][0].split(",")
     assert (table.z_err[0] > 0.7).all() and (np.abs(table.z[0]) < 0.7).all()  # little but the prior
     for name in table.colnames:
-        if name not in ("ra", "dec", "ess") and np.asarray(table[name]).dtype.kind == "f":
+        if name not in ("ra", "dec", "mjd", "ess") and np.asarray(table[name]).dtype.kind == "f":
             assert np.isfinite(table[name][0]), name
 
 
@@ -295,14 +295,15 @@ def test_several_inputs_and_a_place_elsewhere(xlatent, store, drawers, tmp_path)
 def test_a_worker_that_has_something_else_says_so(drawers):
     # As one on another machine may; here it is this process.
     from xlatent.formats.inputs import find
-    from xlatent.workflows.tasks import embed_task, settings_of, tasks_for_parts
+    from xlatent.workflows.embedder import Embedder
+    from xlatent.workflows.tasks import check_settings, tasks_for_parts
 
-    settings = settings_of("chandra-acis-8", False, "gaussian")
+    settings = check_settings("chandra-acis-8", False, "gaussian")
     (task,) = tasks_for_parts(find([drawers]), exact=False)
-    assert embed_task(settings, task).rows.num_rows == 3
+    assert Embedder(settings).embed(task).rows.num_rows == 3
     for change, word in (({"software": "xlatent 9.9"}, "xlatent 9.9"), ({"model_sha256": "0" * 64}, "000000000000")):
         with pytest.raises(ModelError, match=word):
-            embed_task(settings._replace(**change), task)
+            Embedder(settings._replace(**change)).embed(task)
 
 
 @pytest.mark.parametrize(

@@ -1,30 +1,14 @@
 """``xlatent catalog embed``: a catalogue table in, latents from its band fluxes or hardness ratios out."""
 
-import re
-import warnings
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from xlatent.cli.options import ModelOption, TableOutput
 from xlatent.cli.ui import progress_bar
-from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
-from xlatent.core.outputs import TABLES, check_output
-
-if TYPE_CHECKING:
-    import numpy as np
-    from astropy.table import Table
-
-    from xlatent.infer.photometry import Measured
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Latents of a catalogue without its spectra.")
-
-KEYS = ("name", "obsid", "obi", "region_id", "ra", "dec")
-CSC_BANDS = ("s", "m", "h", "b")
-# Taken for a hardness ratio that comes without limits: about its error at 100 counts, (1 - H²)^½ / N^½.
-RATIO_ERROR = 0.1
-_KEY = re.compile(r"(flux_|photflux_)?(s|m|h|b|0p5_2|2_8)(_err|_lolim|_hilim)?|(hard_)?(hm|hs|ms)(_err|_lolim|_hilim)?")
 
 
 @app.callback()
@@ -37,7 +21,7 @@ def embed(
     table: Annotated[
         Path, typer.Argument(help="Catalogue: .ecsv, .csv, .fits, .vot, .xml or .parquet.", show_default=False)
     ],
-    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    output: TableOutput,
     columns: Annotated[
         str | None,
         typer.Option(
@@ -48,173 +32,18 @@ def embed(
             show_default=False,
         ),
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Name of a model or folder of a bundle; the shipped one if not given.")
-    ] = None,
+    model: ModelOption = None,
 ) -> None:
     """Embed a catalogue: the latents that its band fluxes or hardness ratios allow, with their uncertainties.
 
     Every row is kept, in order; one without a usable flux or ratio gets the prior and the flag no_data.
     """
-    check_output(output, TABLES)
-    from xlatent.core.bundle import DEFAULT_MODEL
-    from xlatent.formats import catalogue_tables, latent_tables
-    from xlatent.infer.embed import load_model
-    from xlatent.infer.photometry import embed_measured
+    from xlatent.workflows.catalogue_rows import embed_catalogue
 
-    named = None if columns is None else parse_columns(columns)
-    rows = catalogue_tables.read_columns(table)
-    measured = measurements(rows, named, table)
-    keys = {key: rows[key] for key in KEYS if key in rows.colnames}
-    done = 0
-    with progress_bar("rows", len(rows)) as show:
-
-        def advance(finished: int) -> None:
-            nonlocal done
-            done += finished
-            show(done)
-
-        latents = embed_measured(load_model(model or DEFAULT_MODEL), measured, keys, progress=advance)
-    latent_tables.write(latents, output)
+    with progress_bar("rows") as show:
+        latents = embed_catalogue(table, output, columns=columns, model=model, progress=show)
     flags = [set(text.split(",")) for text in latents["flags"]]
     notes = {"no_data": "without usable data", "low_ess": "of few effective draws", "poor_fit": "out of reach"}
     counts = {note: sum(flag in row for row in flags) for flag, note in notes.items()}
     said = "".join(f", {number} {note}" for note, number in counts.items() if number)
     typer.echo(f"{len(latents)} {'row' if len(latents) == 1 else 'rows'} written to {output}{said}")
-
-
-def parse_columns(text: str) -> dict[str, dict[str, str]]:
-    """Columns by quantity (``flux_s``, ``hard_hm``) and part (``value``, ``err``, ``lolim``, ``hilim``).
-
-    Raises
-    ------
-    ParameterError
-        If the text is not made of KEY=COLUMN with known keys.
-    """
-    named: dict[str, dict[str, str]] = {}
-    for item in text.split(","):
-        key, equals, name = (part.strip() for part in item.partition("="))
-        found = _KEY.fullmatch(key.replace("0.5-2", "0p5_2").replace("2-8", "2_8"))
-        if not (equals and name and found):
-            raise ParameterError(
-                f"--columns has {item.strip()!r}, not KEY=COLUMN with keys such as s, m_err, photflux_h_lolim or hm"
-            )
-        prefix, band, part, _, ratio, ratio_part = found.groups()
-        quantity = f"hard_{ratio}" if ratio else f"{prefix or 'flux_'}{band}"
-        named.setdefault(quantity, {})[(part or ratio_part or "_value")[1:]] = name
-    for quantity, parts in named.items():
-        if "value" not in parts:
-            raise ParameterError(f"--columns has an error or limit of {quantity} but no column for its value; name it")
-    return named
-
-
-def measurements(table: "Table", named: Mapping[str, Mapping[str, str]] | None, path: Path) -> "list[Measured]":
-    """Measured quantities of a catalogue, by the columns named or by those of the Chandra Source Catalog.
-
-    A null value with an upper limit is an upper limit; ``path`` is for messages.
-
-    Raises
-    ------
-    ReadError
-        If a column is missing, is not made of numbers, has the wrong unit, or has negative errors.
-    """
-    import numpy as np
-
-    from xlatent.infer.photometry import RATIOS, Measured
-
-    if named is None:
-        named = _csc_columns(table, path)
-    measured = []
-    for quantity, parts in named.items():
-        column = {part: _numbers(table, name, quantity, path) for part, name in parts.items()}
-        value = column["value"]
-        if "err" in column:
-            lower = upper = column["err"]
-            if (negative := np.flatnonzero(lower < 0)).size:
-                raise ReadError(
-                    f"{path}: column {parts['err']} should hold errors and is negative in row {negative[0] + 1}; "
-                    "put null where there is none"
-                )
-        elif "lolim" in column and "hilim" in column:
-            limit = np.isnan(value) & (column["hilim"] > 0) & (quantity not in RATIOS)
-            value = np.where(limit, 0.0, value)
-            lower, upper = np.where(limit, np.nan, value - column["lolim"]), column["hilim"] - value
-            if (outside := int(np.sum((lower < 0) | (upper < 0)))) > 0:
-                warnings.warn(
-                    f"{path}: {outside} values of {parts['value']} lie outside their limits; the distance to the other "
-                    "limit stands for both",
-                    XlatentWarning,
-                    stacklevel=2,
-                )
-        elif quantity in RATIOS:
-            warnings.warn(
-                f"{path}: {parts['value']} has no limits; its error is taken to be {RATIO_ERROR}",
-                XlatentWarning,
-                stacklevel=2,
-            )
-            lower = upper = np.full(len(table), RATIO_ERROR)
-        else:
-            raise ReadError(
-                f"{path}: {parts['value']} has no error; name its column with {quantity}_err, or those of its 68 % "
-                f"limits with {quantity}_lolim and {quantity}_hilim, in --columns"
-            )
-        measured.append(Measured(quantity, value, lower, upper))
-    return measured
-
-
-def _csc_columns(table: "Table", path: Path) -> dict[str, dict[str, str]]:
-    """Columns as the Chandra Source Catalog names them, of those that the table has."""
-    from xlatent.infer.photometry import RATIOS
-
-    # The CSC writes flux_aper_lolim_b, with the band last, and hard_hm_lolim.
-    names = {f"{kind}_{band}": f"{kind}_aper{{}}_{band}" for kind in ("photflux", "flux") for band in CSC_BANDS}
-    names |= {ratio: f"{ratio}{{}}" for ratio in RATIOS}
-    found = {}
-    for quantity, pattern in names.items():
-        name = pattern.format("")
-        if name in table.colnames:
-            limits = {end: pattern.format(f"_{end}") for end in ("lolim", "hilim")}
-            present = {end: limit for end, limit in limits.items() if limit in table.colnames}
-            if len(present) < 2 and quantity not in RATIOS:
-                missing = next(limit for end, limit in limits.items() if end not in present)
-                raise ReadError(f"{path}: has {name} but no column {missing}; add it, or name the errors in --columns")
-            found[quantity] = {"value": name, **present}
-    if not found:
-        raise ReadError(
-            f"{path}: has none of the columns flux_aper_s, photflux_aper_s, hard_hm and their like, it has "
-            f"{_listed(table)}; say which to take with --columns s=...,s_err=...,m=..."
-        )
-    return found
-
-
-def _numbers(table: "Table", name: str, quantity: str, path: Path) -> "np.ndarray":
-    """A column in the unit of its quantity, NaN where it is null."""
-    import numpy as np
-    from astropy import units
-
-    if name not in table.colnames:
-        raise ReadError(f"{path}: has no column {name}, it has {_listed(table)}; correct --columns")
-    column = table[name]
-    try:
-        values = np.ma.filled(np.ma.asarray(column).astype(float), np.nan)
-    except (TypeError, ValueError) as error:
-        raise ReadError(f"{path}: column {name} should hold numbers for {quantity} and holds {column[0]!r}") from error
-    if values.ndim != 1:
-        raise ReadError(f"{path}: column {name} should hold one number a row, found shape {values.shape}")
-    given = str(column.unit or "").replace("ergs", "erg").replace("photons", "photon")
-    unit = units.Unit(given, parse_strict="silent")
-    if given and quantity.partition("_")[0] != "hard" and not isinstance(unit, units.UnrecognizedUnit):
-        expected = "photon / (cm2 s)" if quantity.startswith("photflux") else "erg / (cm2 s)"
-        try:
-            values = values * unit.to(units.Unit(expected))
-        except units.UnitConversionError as error:
-            kind = "photflux_s and the like" if "photon" in given or "ph" in given else "s, flux_s and the like"
-            raise ReadError(
-                f"{path}: column {name} is in {given} and {quantity} in {expected}; use the keys {kind} for it"
-            ) from error
-    return values
-
-
-def _listed(table: "Table") -> str:
-    more = len(table.colnames) - 12
-    return ", ".join(table.colnames[:12]) + (f" and {more} more" if more > 0 else "")

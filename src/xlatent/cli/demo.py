@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli.embed import embed_sources
 from xlatent.cli.show import draw_to
-from xlatent.cli.summary import summarise
+from xlatent.cli.summary import SHOWN, summarise
 from xlatent.cli.ui import FAILED, abort, echo_status
 from xlatent.core.errors import WriteError
 
@@ -17,10 +16,10 @@ from xlatent.core.errors import WriteError
 def demo(output: Annotated[Path, typer.Option(help="Folder for the results; made if absent.")] = Path("demo")) -> None:
     """Embed the sample of simulated observations that comes with xlatent, and draw each of them."""
     from xlatent.core.bundle import DEFAULT_MODEL
-    from xlatent.formats import latent_tables
     from xlatent.formats.inputs import find
     from xlatent.formats.ogip_spectrum import read
     from xlatent.infer.embed import load_model
+    from xlatent.workflows.embed import embed_files
 
     spectra, table_file = output / "spectra", output / "latents.parquet"
     try:
@@ -29,13 +28,12 @@ def demo(output: Annotated[Path, typer.Option(help="Folder for the results; made
     except OSError as error:
         raise WriteError(f"the sample cannot be copied to {spectra} ({error}); choose another folder") from error
     sources = find([spectra])
-    table, failures = embed_sources(sources)
-    if table is None or failures:
-        for failure in failures:
+    result = embed_files(spectra, table_file)
+    if result.failures:
+        for failure in result.failures:
             echo_status(f"failed: {failure.name}: {failure.reason}")
         abort("the sample that comes with xlatent should embed, and it does not; install xlatent again", FAILED)
-    latent_tables.write(table, table_file)
-    summarise(table)
+    summarise(result.columns(SHOWN))
     typer.echo(f"\nwritten to {output}:\n  spectra/  {len(sources)} simulated observations and the truth about them")
     typer.echo(f"  {table_file.name}  the table above with uncertainties, fluxes and hardness ratios")
     model = load_model(DEFAULT_MODEL, threads=1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from xlatent.cli.ui import progress_bar
-from xlatent.core.errors import ModelError, ReadError
+from xlatent.core.errors import InputError, ModelError, ReadError
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -179,20 +179,20 @@ def _from_store(path: str, model: str) -> "tuple[LatentTable, dict[str, Any], di
     """Latents of a store's spectra, its catalogue columns, and PCA-8 and the paper preset of the same spectra."""
     import numpy as np
 
-    from xlatent.cli.embed import embed_sources
     from xlatent.core.bundle import shipped
     from xlatent.core.latents import LatentTable
     from xlatent.formats.store import open_store
     from xlatent.formats.store_rows import SCHEMA
     from xlatent.infer.embed import load_model
     from xlatent.infer.observation import prepare
+    from xlatent.workflows.embed import embed_files
     from xlatent.workflows.evaluation import sections as science
-    from xlatent.workflows.tasks import rows_of
 
     store = open_store(path)
-    found, failed = embed_sources(rows_of(path), model)
+    embedded = embed_files(path, model=model)
+    found = embedded.table
     if found is None:
-        raise ReadError(f"{path}: no spectrum could be embedded, the first because {failed[0].reason}")
+        raise ReadError(f"{path}: no spectrum could be embedded, the first because {embedded.failures[0].reason}")
     extra = [name for name in store.schema.names if name not in SCHEMA.names and name != "input"]
     columns = store.columns(["name", *extra])
     place = {str(name): row for row, name in enumerate(columns.column("name").to_pylist())}
@@ -212,7 +212,7 @@ def _from_store(path: str, model: str) -> "tuple[LatentTable, dict[str, Any], di
         background = np.stack([one["background"] for one in seen])
         baselines[science.PCA] = science.principal_components(counts, counts - background, found)
     if PAPER_MODEL in shipped():
-        theirs, _ = embed_sources(rows_of(path), PAPER_MODEL)
+        theirs = embed_files(path, model=PAPER_MODEL).table
         if theirs is not None and list(theirs["name"]) == list(found["name"]):
             keyed = {name: theirs[name] for name in theirs.colnames} | {"source": found["source"]}
             baselines[science.PAPER] = LatentTable(keyed, theirs.meta)
@@ -221,10 +221,9 @@ def _from_store(path: str, model: str) -> "tuple[LatentTable, dict[str, Any], di
 
 def _embedded(spectra: Sequence[str], model: str, sets: "Sequence[Data]") -> "dict[str, LatentTable]":
     """Latents of single spectra by our model, and by the paper preset if it is there."""
-    from xlatent.cli.embed import embed_sources
     from xlatent.core.bundle import shipped
-    from xlatent.formats.inputs import find
     from xlatent.infer.embed import load_model
+    from xlatent.workflows.embed import embed_files
     from xlatent.workflows.evaluation import sections as science
 
     loaded, made_by = load_model(model).info, sets[0].latents.meta.get("model_sha256", "")
@@ -233,12 +232,15 @@ def _embedded(spectra: Sequence[str], model: str, sets: "Sequence[Data]") -> "di
             f"{sets[0].name} has latents of model {made_by[:12] or 'unknown'}, and the spectra would be embedded by "
             f"{loaded.name} ({loaded.fingerprint[:12]}): name the model that made it with --model"
         )
-    sources = find(spectra)
     ways = {science.LATENTS: model} | ({science.PAPER: PAPER_MODEL} if PAPER_MODEL in shipped() else {})
-    found = {of: embed_sources(sources, name) for of, name in ways.items()}
-    if found[science.LATENTS][0] is None:
-        raise ReadError(f"no spectrum of {' '.join(spectra)} could be embedded; {found[science.LATENTS][1][0].reason}")
-    return {of: table for of, (table, _) in found.items() if table is not None}
+    try:
+        found = {of: embed_files(spectra, model=name) for of, name in ways.items()}
+    except InputError as error:
+        raise ReadError(str(error)) from error
+    if not found[science.LATENTS].n_embedded:
+        why = found[science.LATENTS].failures[0].reason
+        raise ReadError(f"no spectrum of {' '.join(spectra)} could be embedded; {why}")
+    return {of: result.table for of, result in found.items() if result.table is not None}
 
 
 def _kinds(inputs: Sequence[str]) -> dict[str, str]:

@@ -1,11 +1,20 @@
 """Options that several commands share, each with its one text; a command gives the default."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from xlatent.core.outputs import FIGURES, TABLES
+
+
+class PosteriorKind(StrEnum):
+    """Kinds of posterior, as `LatentModel.embed` takes them."""
+
+    GAUSSIAN = "gaussian"
+    EXACT = "exact"
+
 
 ModelOption = Annotated[
     str | None, typer.Option(help="Name of a model or folder of a bundle; the shipped one if not given.")
@@ -16,9 +25,6 @@ FigureOutput = Annotated[Path, typer.Option(help=f"Figure to write: {', '.join(F
 JoinOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Another table with name and the columns; its values before the table's own."),
-]
-FailuresOption = Annotated[
-    Path | None, typer.Option(help="CSV file for the names, files and reasons of spectra that failed.")
 ]
 
 # Companions of all spectra of a call.

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from xlatent.cli.embed import Kind
+from xlatent.cli.options import FigureOutput, ModelOption, PosteriorKind
 from xlatent.core.errors import ReadError
 from xlatent.core.outputs import FIGURES, check_output
 
@@ -16,16 +16,14 @@ if TYPE_CHECKING:
 
 def show(
     pha: Annotated[Path, typer.Argument(help="PHA file.", show_default=False)],
-    output: Annotated[Path, typer.Option(help=f"Figure to write: {', '.join(FIGURES)}.", show_default=False)],
+    output: FigureOutput,
     arf: Annotated[Path | None, typer.Option(help="ARF, or 'none'.")] = None,
     rmf: Annotated[Path | None, typer.Option(help="RMF, or 'none'.")] = None,
     background: Annotated[Path | None, typer.Option(help="Background, or 'none'.")] = None,
     posterior: Annotated[
-        Kind, typer.Option(help="Normal distribution at the mode, or draws from the exact one (a second).")
-    ] = Kind.GAUSSIAN,
-    model: Annotated[
-        str | None, typer.Option(help="Name of a model or folder of a bundle; the shipped one if not given.")
-    ] = None,
+        PosteriorKind, typer.Option(help="Normal distribution at the mode, or draws from the exact one (a second).")
+    ] = PosteriorKind.GAUSSIAN,
+    model: ModelOption = None,
 ) -> None:
     """Draw a spectrum with its reconstruction, residuals, photon spectrum, latents and fluxes."""
     check_output(output, FIGURES)
@@ -49,7 +47,7 @@ def _read_one(pha: Path, arf: Path | None, rmf: Path | None, background: Path | 
     return spectra[0]
 
 
-def draw_to(path: Path, spectrum: "Spectrum", model: "LatentModel", posterior: str = Kind.GAUSSIAN) -> str:
+def draw_to(path: Path, spectrum: "Spectrum", model: "LatentModel", posterior: str = PosteriorKind.GAUSSIAN) -> str:
     """Draw one spectrum into a file, and return what its fit statistic says in words.
 
     The posterior is of a kind that `LatentModel.reconstruct` takes.

@@ -9,15 +9,15 @@ from xlatent.core.errors import XlatentError, XlatentWarning
 
 
 @contextmanager
-def redirect_warnings(handler: Callable[[str], Any]) -> Iterator[None]:
-    """Hand the text of each `XlatentWarning` to ``handler``, once each; other warnings go where they always go.
+def redirect_warnings(handler: Callable[[XlatentWarning], Any]) -> Iterator[None]:
+    """Hand each `XlatentWarning` to ``handler``, those of one text once; other warnings go where they always go.
 
     The `warnings` module is not made for threads: of several, one at a time may do this.
 
     Parameters
     ----------
     handler : callable
-        Takes the text.
+        Takes the warning, whose ``str`` is its text.
     """
     heard = set()
     with warnings.catch_warnings():
@@ -25,11 +25,11 @@ def redirect_warnings(handler: Callable[[str], Any]) -> Iterator[None]:
         elsewhere = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if not issubclass(category, XlatentWarning):
+            if not isinstance(message, XlatentWarning):
                 elsewhere(message, category, *place, **more)
-            elif (text := str(message)) not in heard:
-                heard.add(text)
-                handler(text)
+            elif str(message) not in heard:
+                heard.add(str(message))
+                handler(message)
 
         warnings.showwarning = show
         yield

@@ -5,14 +5,13 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from xlatent.core.errors import InputError, ReadError, WriteError, XlatentWarning
-from xlatent.core.messages import reason, redirect_warnings
-from xlatent.workflows.failures import Failure, write_failures
+from xlatent.core.messages import reason
+from xlatent.workflows.notices import Failure, Notice, Notices, write_failures
 from xlatent.workflows.parallel import batches, in_order
 
 if TYPE_CHECKING:
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from xlatent.formats.inputs import Source
-    from xlatent.formats.ogip_response import ResponseReader
 
 LEFT_OUT = "left_out.csv"
 """File of the store that lists the spectra left out by the last call, with reasons."""
@@ -128,7 +126,7 @@ def build_store(
     except ReadError as error:
         raise InputError(str(error)) from error
     failures: list[Failure] = []
-    told: set[str] = set()
+    notices = Notices()
     with Writer(output) as writer:
         if (output / LEFT_OUT).is_dir():
             raise WriteError(f"{output / LEFT_OUT} cannot be written: it is a folder; remove it")
@@ -138,19 +136,17 @@ def build_store(
         n_done = n_added = 0
         if progress is not None:
             progress(0, len(waiting))
-        for outcome in in_order(partial(_read, output), batches(waiting, _BATCH), workers):
+        for outcome in in_order(_Reader(output).read, batches(waiting, _BATCH), workers):
             for rows in outcome.rows:
                 n_added += rows.num_rows
                 writer.append(joined.with_columns(rows, identities))
             failures.extend(outcome.failures)
-            for text in outcome.warnings:
-                if text not in told:
-                    warnings.warn(text, XlatentWarning, stacklevel=2)
-            told.update(outcome.warnings)
+            notices.extend(outcome.notices)
             n_done += outcome.n_sources
             if progress is not None:
                 progress(n_done, len(waiting))
         write_failures(failures, output / LEFT_OUT)
+    notices.warn()
     if joined.unmatched:
         warnings.warn(
             f"{joined.unmatched} spectra have no row of their own in {joined.path}, and empty columns here",
@@ -163,7 +159,7 @@ def build_store(
 class _Outcome(NamedTuple):
     rows: "list[pa.Table]"
     failures: list[Failure]
-    warnings: list[str]
+    notices: list[Notice]
     n_sources: int
 
 
@@ -206,32 +202,44 @@ def _fingerprint(source: "Source") -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def _read(folder: Path, sources: "Sequence[tuple[str, Source]]") -> _Outcome:
-    """Read some spectra into rows; their matrices go into the store's folder at once."""
-    import pyarrow as pa
+class _Reader:
+    """Reads spectra into rows of a store; responses that several of them have are read once.
 
-    from xlatent.formats.store_rows import encode
+    Pickled it is its folder alone, so that each process keeps responses of its own.
 
-    outcome = _Outcome([], [], [], len(sources))
-    with redirect_warnings(outcome.warnings.append):
+    Parameters
+    ----------
+    folder
+        Of the store: matrices go into it at once.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        from xlatent.formats.ogip_response import ResponseReader
+
+        self._folder = folder
+        self._responses = ResponseReader()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Reader, (self._folder,)
+
+    def read(self, sources: "Sequence[tuple[str, Source]]") -> _Outcome:
+        import pyarrow as pa
+
+        from xlatent.formats.store_rows import encode
+
+        outcome, notices = _Outcome([], [], [], len(sources)), Notices()
         for key, source in sources:
             try:
-                rows = encode(source.read(responses=_responses()), folder)
+                with notices.collect(source.name, str(source.pha)):
+                    rows = encode(source.read(responses=self._responses), self._folder)
             except WriteError:
                 raise
             except Exception as error:
                 outcome.failures.append(Failure(source.name, str(source.pha), reason(error)))
             else:
                 outcome.rows.append(rows.append_column("input", pa.array([key] * rows.num_rows)))
-    return outcome
-
-
-@cache
-def _responses() -> "ResponseReader":
-    """Responses that this process reads: those that several spectra have are read once."""
-    from xlatent.formats.ogip_response import ResponseReader
-
-    return ResponseReader()
+        outcome.notices.extend(notices)
+        return outcome
 
 
 class _Catalogue:

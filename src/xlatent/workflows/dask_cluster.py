@@ -4,16 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import uuid4
 
 from xlatent.core.errors import ModelError, ParameterError, WorkerError, WriteError
 from xlatent.core.messages import reason
-from xlatent.workflows.failures import Failure
-from xlatent.workflows.tasks import Done, Task, all_failed
-
-if TYPE_CHECKING:
-    from xlatent.formats.partitions import Parts
+from xlatent.workflows.embedder import Embedder, PartResult
+from xlatent.workflows.tasks import Task, all_failed
 
 _PATIENCE = 120.0  # seconds to wait for a scheduler that is gone
 _TIMEOUT = 10.0  # seconds for one attempt to reach it
@@ -23,14 +20,15 @@ _ITS_LOGGERS = ("distributed", "tornado", "asyncio")
 _SAME = "install the same xlatent, and what it needs, for this command, the scheduler and the workers"
 
 
-def on_cluster(
+def embed_on_cluster(
     address: str,
-    work: Callable[[Task], Done],
+    embedder: Embedder,
+    folder: str,
     tasks: Sequence[Task],
-    parts: "Parts",
+    completed: Callable[[list[str]], dict[str, PartResult]],
     on_status: Callable[[str], None],
-) -> Iterator[tuple[Task, Done]]:
-    """Have the workers of a scheduler do all tasks, in any order.
+) -> Iterator[tuple[Task, PartResult]]:
+    """Have the workers of a scheduler do all tasks, in any order, and yield each with what came of it.
 
     A task whose worker dies is given to another one; if it kills several, it has failed and its part is not written.
     If the scheduler is gone, it is waited for, and then told of the parts that are still missing.
@@ -39,17 +37,16 @@ def on_cluster(
     ----------
     address : str
         Of the scheduler.
-    work : callable
-        Does a task and writes its part, as `tasks.embed_part`.
+    embedder : Embedder
+        Does a task and writes its part.
+    folder : str
+        Where the parts are written: an absolute path that all workers see, or a URL.
     tasks : sequence of Task
-    parts : Parts
-        Where they are written.
+        None of whose parts is there yet.
+    completed : callable
+        Takes names of parts, and tells of those that are there what they hold.
     on_status : callable
         Takes sentences on how the cluster is.
-
-    Yields
-    ------
-    Each task with what is to be told of it.
 
     Raises
     ------
@@ -58,7 +55,7 @@ def on_cluster(
     WorkerError
         If the scheduler is lost for long, or its workers cannot run the tasks.
     ModelError, WriteError
-        As the work raises them.
+        As `Embedder.embed_part` raises them.
     """
     try:
         from distributed import Client
@@ -70,7 +67,7 @@ def on_cluster(
         if name.partition(".")[0] in _ITS_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # of what goes wrong we speak ourselves
     missing = {task.part: task for task in tasks}
-    suspects: list[str] = []  # parts at which workers died; another one may have been to blame
+    suspects: set[str] = set()  # parts at which workers died; another one may have been to blame
     lost: float | None = None  # since when there is no scheduler, if there was one
     first = True
     while missing:
@@ -93,20 +90,21 @@ def on_cluster(
                 _introduce(client, on_status)
             else:
                 # What workers finished after the scheduler was gone.
-                for file, there in parts.written(list(missing)).items():
-                    if there.rows:
-                        failures = [Failure(*failure) for failure in there.failures]
-                        yield missing.pop(file), Done(there.rows, failures, [])
+                for part, done in completed(list(missing)).items():
+                    yield missing.pop(part), done
             first = False
-            for file, done in _results(client, work, [missing[file] for file in missing if file not in suspects]):
-                if done is None:
-                    suspects.append(file)
+            trusted = [task for part, task in missing.items() if part not in suspects]
+            for task, result in _results(client, embedder, folder, trusted):
+                if result is None:
+                    suspects.add(task.part)
                 else:
-                    yield missing.pop(file), done
-            while missing and set(missing) <= set(suspects):
-                file, task = next(iter(missing.items()))
-                for _, done in _results(client, work, [task]):
-                    yield missing.pop(file), done or _not_done(task, _DIED)
+                    del missing[task.part]
+                    yield task, result
+            # One at a time, so that a task dies of itself only.
+            for task in [task for part, task in missing.items() if part in suspects]:
+                for _, result in _results(client, embedder, folder, [task]):
+                    del missing[task.part]
+                    yield task, result or _not_done(task, _DIED)
         except (OSError, CancelledError):
             lost = time.monotonic()
             on_status(f"the scheduler at {address} is gone; waiting for it")
@@ -122,8 +120,10 @@ def _introduce(client: Any, on_status: Callable[[str], None]) -> None:
         on_status("the scheduler has no workers yet; waiting for some")
 
 
-def _results(client: Any, work: Callable[[Task], Done], tasks: Sequence[Task]) -> Iterator[tuple[str, Done | None]]:
-    """Results by part as they come; None where workers died.
+def _results(
+    client: Any, embedder: Embedder, folder: str, tasks: Sequence[Task]
+) -> Iterator[tuple[Task, PartResult | None]]:
+    """Results as they come; None where workers died.
 
     Raises
     ------
@@ -133,7 +133,10 @@ def _results(client: Any, work: Callable[[Task], Done], tasks: Sequence[Task]) -
     from distributed import KilledWorker, as_completed
 
     run = uuid4().hex[:8]
-    futures = {client.submit(work, task, key=f"embed-{task.part}-{run}", pure=False): task for task in tasks}
+    futures = {
+        client.submit(_on_worker, embedder, folder, task, key=f"embed-{task.part}-{run}", pure=False): task
+        for task in tasks
+    }
     try:
         for future in as_completed(list(futures)):
             task = futures[future]
@@ -141,21 +144,33 @@ def _results(client: Any, work: Callable[[Task], Done], tasks: Sequence[Task]) -
                 raise ConnectionError("the scheduler is gone")
             error = future.exception()
             if error is None:
-                yield task.part, future.result()
+                yield task, future.result()
             elif isinstance(error, KilledWorker):
-                yield task.part, None
+                yield task, None
             elif isinstance(error, ModelError | WriteError):
                 raise error
             elif isinstance(error, ImportError) or "deserializ" in str(error):
                 raise WorkerError(f"the cluster cannot run the tasks of xlatent ({_first_line(error)}); {_SAME}")
             else:
-                yield task.part, _not_done(task, reason(error))
+                yield task, _not_done(task, reason(error))
     finally:
         client.cancel([future for future in futures if not future.done()])
 
 
-def _not_done(task: Task, reason: str) -> Done:
-    return Done(0, all_failed(task, f"{task.part} is missing: {reason}; give the command again"), [], written=False)
+def _on_worker(embedder: Embedder, folder: str, task: Task) -> PartResult:
+    """Do a task with the embedder that this worker has already, whose model is loaded, or with a new one."""
+    from distributed import get_worker
+
+    # One is kept, as an attribute of the worker: it lives as long as that does.
+    state = vars(get_worker())
+    kept: Embedder = state.setdefault("_xlatent_embedder", embedder)
+    if kept.settings != embedder.settings:
+        state["_xlatent_embedder"] = kept = embedder
+    return kept.embed_part(folder, task)
+
+
+def _not_done(task: Task, reason: str) -> PartResult:
+    return PartResult(0, all_failed(task, f"{task.part} is missing: {reason}; give the command again"), [], False)
 
 
 def _first_line(error: Exception) -> str:
