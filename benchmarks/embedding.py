@@ -84,7 +84,7 @@ def embed(
 
 def _embed(spectra: list[Spectrum]) -> Arrays:
     model = loaded["model"]
-    observations = [prepare(s, model.grid) for s in spectra]
+    observations = [prepare(s, model.projector) for s in spectra]
     refined, proposed = model._posterior(observations, True), model._posterior(observations, False)
     k = refined.z.shape[1]
     codes = encode(loaded["paper"]._encoder, observations)[0] if "paper" in loaded else np.full_like(refined.z, np.nan)

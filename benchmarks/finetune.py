@@ -161,7 +161,7 @@ def build(path: Path, n: int) -> None:
 
 def reconstruction(model: LatentModel, test: simulated.TestSet) -> dict[str, np.ndarray]:
     """Expected deviance of each spectrum of the training population, by the encoder alone and refined."""
-    view, observations = methods.seen(test, model.grid), [prepare(s, model.grid) for s in test.spectra]
+    view, observations = methods.seen(test, model.projector), [prepare(s, model.grid) for s in test.spectra]
     found = {}
     for name, exact in (("amortised", False), ("refined", True)):
         parts = [observations[i : i + methods.CHUNK] for i in range(0, len(observations), methods.CHUNK)]

@@ -267,7 +267,7 @@ def embedded(model: str, paper: str | None, spectra: list[Spectrum]) -> dict[str
 
 def _embed(spectra: list[Spectrum]) -> tuple[np.ndarray, ...]:
     model = loaded["model"]
-    observations = [prepare(s, model.grid) for s in spectra]
+    observations = [prepare(s, model.projector) for s in spectra]
     amortised, refined = model._posterior(observations, False), model._posterior(observations, True)
     described, draws, ess = model._draw(observations, refined, "gaussian")
     columns = model._columns(spectra, observations, described, draws, ess)

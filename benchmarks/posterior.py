@@ -95,7 +95,7 @@ def compare(name: str, source: Source) -> dict[str, Any]:
         spectrum = ogip_spectrum.read(
             source.pha, arf=source.arf, rmf=source.rmf, background=source.background, name=source.name
         )
-    observation = prepare(spectrum, model.grid)
+    observation = prepare(spectrum, model.projector)
     refined, proposed = (model._posterior([observation], exact) for exact in (True, False))
     began = time.perf_counter()
     sample(model._decoder, [observation], refined)

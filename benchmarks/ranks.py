@@ -81,7 +81,7 @@ def _ranks(
     """Ranks in 0 to 1 of latents and quantities, [n, latents + 9] by the Gaussian and the exact draws, and the ESS."""
     model = loaded["model"]
     rng = np.random.default_rng([SEED, first])
-    observations = [prepare(s, model.grid) for s in spectra]
+    observations = [prepare(s, model.projector) for s in spectra]
     posterior = model._posterior(observations, True)
     exact, effective = sample(model._decoder, observations, posterior)
     expected = np.column_stack([z, *_quantities(truth, model.grid).values()])

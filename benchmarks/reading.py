@@ -79,14 +79,14 @@ def _works(
     sherpa: Any, model: LatentModel, source: Source, own: Source, responses: ResponseReader
 ) -> dict[str, Callable[[], Any]]:
     """What is timed for a spectrum in each round; ``own`` has another ARF, as sources of one field have."""
-    grid = model.grid
+    projector = model.projector
     theirs: dict[str, Callable[[], Any]] = {}
     if sherpa is not None:
         theirs = {LOAD: lambda: _load(sherpa, source), FIT: lambda: _fit(sherpa)}
     return theirs | {
-        READ: lambda: prepare(_read(source, responses), grid),
-        SHARED: lambda: prepare(_read(source, responses), grid),
-        FIELD: lambda: prepare(_read(own, responses), grid),
+        READ: lambda: prepare(_read(source, responses), projector),
+        SHARED: lambda: prepare(_read(source, responses), projector),
+        FIELD: lambda: prepare(_read(own, responses), projector),
         EMBED: lambda: model.embed(_read(source, responses), refine=False),
         REFINE: lambda: model.embed(_read(source, responses)),
     }

@@ -34,7 +34,7 @@ def test_a_truth_further_off_gives_larger_errors(model, bright):
 
 def test_none_where_the_decoder_is_right(model, bright):
     spectra, _ = bright
-    observations = [prepare(s, model.grid) for s in spectra]
+    observations = [prepare(s, model.projector) for s in spectra]
     fitted = model._posterior(observations, True)
     made = np.exp(model._decoder.log_flux(fitted.z) + fitted.log_amplitude[:, None])
     assert model_errors(model, spectra, made).typical < 1e-6

@@ -36,7 +36,7 @@ def test_two_views_of_one_source_differ_as_their_errors_say():
         folded = response.fold(population.spectra(edges, rows))
         mask = (response.chan_hi > 0.5) & (response.chan_lo < 8.0)
         counts = rng.poisson(folded / folded[:, mask].sum(axis=1, keepdims=True) * 1000.0).astype(float)
-        observations = [prepare(Spectrum(row, 1e4, response=response), model.grid) for row in counts]
+        observations = [prepare(Spectrum(row, 1e4, response=response), model.projector) for row in counts]
         mean, covariance = encode(model._encoder, observations, model.info.beta)
         means.append(mean)
         covariances.append(covariance)

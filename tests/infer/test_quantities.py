@@ -72,7 +72,7 @@ def test_fluxes_of_faint_spectra_need_no_decoding_and_most_bright_ones_are_decod
     decoded = []
     for log_counts in ((1.5, 2.5), (5.0, 5.5)):
         spectra, _ = reference_spectra(model.grid, 24, log_counts)
-        draws = posterior_draws(model._posterior([prepare(s, model.grid) for s in spectra], True))
+        draws = posterior_draws(model._posterior([prepare(s, model.projector) for s in spectra], True))
         quick = quantities(drawn_fluxes(model._decoder, draws, model.grid, model._fluxes))
         slow = quantities(drawn_fluxes(model._decoder, draws, model.grid))
         shifts = []

@@ -37,7 +37,7 @@ def observed(model, response, rng, z, counts, background=0.0, ratio=10.0):
     spectrum = Spectrum(
         rng.poisson(mean * scale + level).astype(float), 1e4, backscale=1.0, background=off, response=response
     )
-    return prepare(spectrum, model.grid), np.log(scale)
+    return prepare(spectrum, model.projector), np.log(scale)
 
 
 @pytest.mark.parametrize("background", [0.0, 300.0])
@@ -161,7 +161,7 @@ def test_a_fit_that_ends_in_the_wrong_place_starts_again(model, response):
 def test_without_counts_the_prior_comes_back(model, response):
     for background in (0.0, 50.0):
         off = Spectrum(np.full(1024, background / 514), 1e4, backscale=10.0) if background else None
-        observation = prepare(Spectrum(np.zeros(1024), 1e4, background=off, response=response), model.grid)
+        observation = prepare(Spectrum(np.zeros(1024), 1e4, background=off, response=response), model.projector)
         posterior = run(model, [observation])
         assert np.all(np.abs(posterior.z) < 1.5) and np.all(np.sqrt(np.diag(posterior.covariance[0])[:8]) > 0.5)
         assert np.isfinite(posterior_draws(posterior).photons(model._decoder, 0)).all()

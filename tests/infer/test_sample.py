@@ -45,7 +45,7 @@ def refined(model, observation):
 
 def test_many_counts_give_a_gaussian(model):
     rng = np.random.default_rng(1)
-    observation = prepare(spectrum_of(model, rng, 0.3 * rng.standard_normal(8), 3e7), model.grid)
+    observation = prepare(spectrum_of(model, rng, 0.3 * rng.standard_normal(8), 3e7), model.projector)
     posterior = refined(model, observation)
     (draws,), (ess,) = sampling.sample(model._decoder, [observation], posterior)
     assert draws.shape == (1000, 9) and ess > 1000
@@ -59,7 +59,7 @@ def test_many_counts_give_a_gaussian(model):
 def test_few_counts_agree_with_brute_force(model):
     # Twenty thousand spectra of the prior, each with its amplitude integrated out on a grid, know the answer too.
     rng = np.random.default_rng(2)
-    observation = prepare(spectrum_of(model, rng, np.array([1.0, -0.5, 0.0, 0.8, 0, 0, 0.3, 0]), 8.0), model.grid)
+    observation = prepare(spectrum_of(model, rng, np.array([1.0, -0.5, 0.0, 0.8, 0, 0, 0.3, 0]), 8.0), model.projector)
     n = observation.n_on
     assert 3 <= n.sum() <= 15
     (draws,), (ess,) = sampling.sample(model._decoder, [observation], refined(model, observation), 2000)
@@ -87,7 +87,7 @@ def test_few_counts_agree_with_brute_force(model):
 def test_draws_follow_the_objective_of_refinement(model, background):
     # Nine parameters lie on average nine units of the objective above its minimum, where it is a parabola.
     rng = np.random.default_rng(3)
-    observation = prepare(spectrum_of(model, rng, 0.5 * rng.standard_normal(8), 3000.0, background), model.grid)
+    observation = prepare(spectrum_of(model, rng, 0.5 * rng.standard_normal(8), 3000.0, background), model.projector)
     posterior = refined(model, observation)
     (draws,), _ = sampling.sample(model._decoder, [observation], posterior)
     prior_mean = np.append(np.zeros(8), refinement.amplitude_centre(model._decoder, [observation], 8))
@@ -127,7 +127,7 @@ def test_the_ensemble_finds_a_gaussian(monkeypatch):
 def test_where_importance_sampling_fails_the_ensemble_agrees(model, monkeypatch):
     # Of a posterior with one maximum: walkers seldom cross between two, and cannot tell how much each weighs.
     rng = np.random.default_rng(11)
-    observation = prepare(spectrum_of(model, rng, 0.5 * rng.standard_normal(8), 1000.0), model.grid)
+    observation = prepare(spectrum_of(model, rng, 0.5 * rng.standard_normal(8), 1000.0), model.projector)
     posterior = refined(model, observation)
     (usual,), (ess,) = sampling.sample(model._decoder, [observation], posterior, 4000)
     monkeypatch.setattr(sampling, "_POINTS", 200)

@@ -41,7 +41,7 @@ def difference(bundle, z):
 def test_the_shipped_decoder_stands_for_the_trained_one():
     bundle = locate("chandra-acis-8")
     model = load_model(str(bundle), threads=1)
-    observations = [prepare(s, model.grid) for s in reference_spectra(model.grid, 512)[0]]
+    observations = [prepare(s, model.projector) for s in reference_spectra(model.grid, 512)[0]]
     z, _ = encode(model._encoder, observations, model.info.beta)
     # The trained decoder itself is 5 % off the truth in the median, and 2 % where it is best.
     assert np.median(difference(bundle, z)) < 0.015 and np.quantile(difference(bundle, z), 0.95) < 0.06

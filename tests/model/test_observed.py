@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from xlatent.cli.main import app  # noqa: E402
 from xlatent.core.errors import ModelError, ParameterError  # noqa: E402
 from xlatent.core.grid import ModelGrid  # noqa: E402
+from xlatent.core.projection import Projector  # noqa: E402
 from xlatent.core.spectrum import Spectrum  # noqa: E402
 from xlatent.formats.store import open_store, write  # noqa: E402
 from xlatent.model import observed, train  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
-from xlatent.model.observed import Observed, compare_scores, exclusion_reason, smoothed, split_counts  # noqa: E402
+from xlatent.model.observed import Observed, compare_scores, exclusion_reason, split_counts  # noqa: E402
 from xlatent.model.preset import Network, Training, load_preset  # noqa: E402
 from xlatent.simulate.observe import Observatory  # noqa: E402
 from xlatent.simulate.reference import reference_spectra  # noqa: E402
@@ -93,11 +94,13 @@ def test_each_spectrum_comes_once_an_epoch_in_an_order_of_seed_and_epoch(data, s
 def test_what_the_model_is_given_is_what_inference_gives_it(data, spectra):
     from xlatent.infer.observation import prepare
 
-    views = data._views(spectra[0][:8], CPU)
+    views, projector = data._views(spectra[0][:8], CPU), Projector(GRID)
     for i, spectrum in enumerate(spectra[0][:8]):
-        o = prepare(spectrum, GRID)
+        o = prepare(spectrum, projector)
         for name, found in {"counts": views.counts, "background": views.off, "spread": views.spread}.items():
             np.testing.assert_allclose(found[i].numpy(), o.features[name], rtol=1e-4, atol=1e-5)
+        expected = np.bincount(o.bins, o.alpha * o.mean_off, GRID.n_chan + 1)[1:]
+        np.testing.assert_allclose(views.background[i].numpy(), expected, rtol=1e-5)
         share = views.unit[i].numpy() / views.unit[i].numpy().sum()
         np.testing.assert_allclose(share, o.features["unit"] / o.features["unit"].sum(), rtol=1e-4)
         folded = views.fold(torch.as_tensor(np.tile(GRID.reference, (8, 1)), dtype=torch.float32))[i].numpy()
@@ -175,18 +178,6 @@ def test_no_count_of_the_half_that_is_scored_tells_on_the_half_that_is_encoded(d
     whole = data._views([data._store[int(i)] for i in data.validation], CPU)
     assert torch.equal(seen.counts + other, whole.counts)
     assert (seen.off <= whole.off).all() and seen.off.sum() < 0.6 * whole.off.sum()
-
-
-def test_the_expected_background_keeps_its_sum_and_is_nowhere_nothing():
-    rng = np.random.default_rng(0)
-    mask = np.ones(500, bool)
-    for mean in (0.02, 0.5, 30.0, 400.0):
-        off = rng.poisson(mean, 500).astype(float)
-        found = smoothed(off, mask)
-        assert found.sum() == pytest.approx(off.sum(), rel=0.15) and found.min() > 0
-        assert found.std() < 1.02 * off.std()
-    assert not smoothed(np.zeros(500), mask).any()
-    assert smoothed(off, np.arange(500) < 100)[100:].max() == 0.0
 
 
 def test_better_by_how_much():

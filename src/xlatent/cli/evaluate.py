@@ -206,8 +206,8 @@ def _from_store(path: str, model: str) -> "tuple[LatentTable, dict[str, Any], di
         found = LatentTable({name: found[name] for name in found.colnames} | {"source": names}, found.meta)
     baselines = {}
     if len(rows) >= _FEWEST:
-        grid = load_model(model).grid
-        seen = [prepare(store[row], grid).features for row in rows]
+        projector = load_model(model).projector
+        seen = [prepare(store[row], projector).features for row in rows]
         counts = np.stack([one["counts"] for one in seen])
         background = np.stack([one["background"] for one in seen])
         baselines[science.PCA] = science.principal_components(counts, counts - background, found)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse
 from array_api_compat import array_namespace
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped
 
 from xlatent.core.errors import ParameterError
 from xlatent.core.spectrum import Response
@@ -116,23 +116,26 @@ class ModelGrid:
         return np.asarray(matrix @ gather)
 
     def project(
-        self, response: Response, mask: Bool[np.ndarray, " n_chan_native"] | None = None
+        self, response: Response, weight: Shaped[np.ndarray, " n_chan_native"] | None = None
     ) -> Float[np.ndarray, "n_energy n_chan"]:
-        """Response from intrinsic bins to detector bins, in cm².
+        """Project a response from intrinsic bins to detector bins, in cm².
 
         Parameters
         ----------
         response : Response
-        mask : array of bool, optional
-            Native channels that count; all by default. Must be the mask with which the counts were rebinned.
+        weight : array [n_chan_native], optional
+            By which native channels count, such as the mask with which the counts were rebinned; all by default.
 
         Returns
         -------
         array [n_energy, n_chan]
         """
-        if mask is None:
-            mask = np.ones(len(response.chan_lo), dtype=bool)
-        return self.rebin(self.native_response(response, mask), response, mask)
+        bins = self.channel_bins(response)
+        inside = np.flatnonzero(bins >= 0)
+        values = np.ones(len(inside)) if weight is None else weight[inside].astype(np.float64)
+        gather = scipy.sparse.csr_array((values, (inside, bins[inside])), shape=(len(bins), self.n_chan))
+        # Channels are summed first: the product with the whole matrix takes many times longer.
+        return np.asarray((self.overlap(response) @ (response.redistribution @ gather)).toarray())
 
     def overlap(self, response: Response) -> scipy.sparse.csr_array:
         """Area times the fraction of each intrinsic bin in each native energy bin, ``[n_energy, n_native]``."""

@@ -1,7 +1,7 @@
-"""Poisson fit statistics per channel (Cash, C, W), what they should be, and how far they scatter.
+"""Poisson fit statistics per channel (C, W), what they should be, and how far they scatter.
 
 All functions are vectorised over any shape and return one value a channel; the statistic of a spectrum is their
-sum. They agree with Sherpa 4.19's ``cash``, ``cstat`` and ``wstat``, but for one thing: a negative model, which Sherpa
+sum. They agree with Sherpa 4.19's ``cstat`` and ``wstat``, but for one thing: a negative model, which Sherpa
 lets through to W, counts as no source at all everywhere here.
 """
 
@@ -22,29 +22,6 @@ TRUNCATION = 1e-25
 # Below this mean a Poisson average is summed term by term, above it Gaussian quadrature is used.
 _SUMMED_BELOW = 12.0
 _N_NODES = 10
-
-
-def cash(counts: Float[np.ndarray, " ..."], model: Float[np.ndarray, " ..."]) -> Float[np.ndarray, " ..."]:
-    """Cash statistic, ``2 (mu - n ln mu)``, of each channel.
-
-    Parameters
-    ----------
-    counts : array
-        Observed counts n; shapes broadcast.
-    model : array
-        Expected counts mu; values <= 0 are held at 1e-25.
-
-    Returns
-    -------
-    array
-        The statistic per channel; differences between models mean something, its value does not.
-
-    References
-    ----------
-    Cash 1979, ApJ 228, 939, equation 5.
-    """
-    mu = np.maximum(model, TRUNCATION)
-    return 2.0 * (mu - xlogy(counts, mu))
 
 
 def cstat(counts: Float[np.ndarray, " ..."], model: Float[np.ndarray, " ..."]) -> Float[np.ndarray, " ..."]:
@@ -156,36 +133,6 @@ def _divergence(counts: Float[np.ndarray, " ..."], mean: Float[np.ndarray, " ...
     return np.maximum(counts * np.log((counts + nothing) / (mean + nothing)) - counts + mean, 0.0)
 
 
-def expected_cstat(
-    model: Float[np.ndarray, " *shape"],
-) -> tuple[Float[np.ndarray, " *shape"], Float[np.ndarray, " *shape"]]:
-    """Mean and variance of the C statistic of each channel if the model is true.
-
-    Parameters
-    ----------
-    model : array
-        Expected counts mu; values <= 0 count as 0.
-
-    Returns
-    -------
-    mean, variance : array
-        Both 0 at mu = 0, near 1 and 2 for many counts. Summed over channels they give the expected statistic and the
-        square of its standard deviation. A model with p parameters fitted to many counts comes out lower by about p.
-
-    Notes
-    -----
-    What Kaastra 2017 (A&A 605, A51) tabulates and fits, computed instead: a sum over the Poisson distribution below
-    mu = 12 and Gaussian quadrature above, both good to 1e-3.
-    """
-    mu = np.maximum(model, 0.0).ravel()
-    mean, variance = np.zeros(mu.shape), np.zeros(mu.shape)
-    for group in _groups(mu):
-        counts, weight = _poisson_nodes(mu[group])
-        value = cstat(counts, mu[group][:, None])
-        mean[group], variance[group] = _moments(value, weight)
-    return mean.reshape(model.shape), variance.reshape(model.shape)
-
-
 def expected_wstat(
     model: Float[np.ndarray, " *#shape"],
     background: Float[np.ndarray, " *#shape"],
@@ -209,7 +156,8 @@ def expected_wstat(
     mean, variance : array
         Of W over ``n_on ~ Poisson(mu_s + alpha b)`` and ``n_off ~ Poisson(b)``, independent of each other: a double
         Poisson average of `wstat` itself, by sums at small means and by quadrature at large ones. Near 1 and 2 for many
-        counts in both spectra, where one of two data a channel is spent on the background.
+        counts in both spectra, where one of two data a channel is spent on the background. With a background
+        and a scale of 0 they are those of the C statistic, which Kaastra 2017 (A&A 605, A51) tabulates and fits.
     """
     shape = np.broadcast_shapes(model.shape, background.shape, np.shape(alpha))
     mu = np.maximum(np.broadcast_to(model, shape), 0.0).ravel()

@@ -66,7 +66,7 @@ def _fitted(
 ) -> Iterator[tuple[RefinedFits, list[Observation]]]:
     """Posteriors, as if these were the errors of the model."""
     for begin in range(0, len(spectra), _CHUNK):
-        observations = [prepare(s, model.grid) for s in spectra[begin : begin + _CHUNK]]
+        observations = [prepare(s, model.projector) for s in spectra[begin : begin + _CHUNK]]
         proposal = Proposal(observations, *encode(model._encoder, observations, model.info.beta))
         for posterior in refine(model._decoder, [proposal], errors=errors):
             yield posterior, observations

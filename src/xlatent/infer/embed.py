@@ -9,10 +9,12 @@ import onnxruntime
 from jaxtyping import Bool, Float
 from scipy.special import chdtri
 
+from xlatent.core.batches import GROUP, TOGETHER
 from xlatent.core.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.core.errors import ParameterError
 from xlatent.core.latent_columns import N_LATENTS
 from xlatent.core.latents import LatentTable
+from xlatent.core.projection import Projector
 from xlatent.core.spectrum import Spectrum
 from xlatent.core.version import SOFTWARE
 from xlatent.infer.decoder_errors import FILE, ModelErrors
@@ -21,14 +23,11 @@ from xlatent.infer.quantities import LEVELS, Draws, drawn_fluxes, posterior_draw
 from xlatent.infer.refine import Decoder, Proposal, RefinedFits, refine
 from xlatent.infer.sample import sample, with_moments_of
 
-_GROUP = 128  # spectra side by side: enough for matrix products at full speed, little enough for the caches
 # Columns of the table that the spectrum brings along.
 _FROM_META = (
     *("name", "obsid", "obi", "region_id", "ra", "dec", "file"),
     *("source", "object", "telescope", "instrument", "mjd"),
 )
-TOGETHER = 4 * _GROUP
-"""Spectra that are embedded together. In single precision a latent depends in its last digits on which those are."""
 FLUXES = "fluxes.onnx"
 _DECODED_AT_ONCE = 1024
 FEW_COUNTS = 5.0
@@ -124,6 +123,7 @@ class LatentModel:
         self.info = info
         self.errors = errors
         self.grid = info.model_grid()
+        self.projector = Projector(self.grid)
         self._encoder = encoder
         self._decoder = Decoder(decoder)
         self._fluxes = fluxes
@@ -168,13 +168,13 @@ class LatentModel:
             If a spectrum has no usable response.
         """
         self.info.check_posterior(posterior, refine)
-        size, group = (1, 1) if posterior == "exact" else (TOGETHER, _GROUP)
+        size, group = (1, 1) if posterior == "exact" else (TOGETHER, GROUP)
         listed = [spectra] if isinstance(spectra, Spectrum) else list(spectra)
         parts: list[dict[str, np.ndarray]] = []
         for begin in range(0, len(listed), size):
             order = [begin + i for i in _by_response(listed[begin : begin + size])]
             groups = [[listed[i] for i in order[k : k + group]] for k in range(0, len(order), group)]
-            observed = [[prepare(s, self.grid) for s in some] for some in groups]
+            observed = [[prepare(s, self.projector) for s in some] for some in groups]
             made = [
                 self._columns(some, observations, *self._draw(observations, fitted, posterior))
                 for some, observations, fitted in zip(groups, observed, self._posteriors(observed, refine), strict=True)
@@ -246,7 +246,7 @@ class LatentModel:
             As in `embed`.
         """
         self.info.check_posterior(posterior, refine)
-        observation = prepare(spectrum, self.grid)
+        observation = prepare(spectrum, self.projector)
         fitted = self._posterior([observation], refine)
         described, draws, ess = self._draw([observation], fitted, posterior)
         drawn = draws.photons(self._decoder, 0)

@@ -5,19 +5,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
-import scipy.sparse
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from rich.console import Console
 from rich.progress import track
-from scipy.ndimage import gaussian_filter1d
 
 from xlatent.core.errors import ParameterError
-from xlatent.core.grid import ModelGrid, reference_response_moments
-from xlatent.core.spectrum import Response, Spectrum
+from xlatent.core.grid import ModelGrid
+from xlatent.core.projection import Projector, background_mean
+from xlatent.core.spectrum import Spectrum
 from xlatent.formats.store import open_store
 from xlatent.model.autoencoder import Autoencoder
 from xlatent.model.losses import expected_deviance, profiled_amplitude
@@ -29,10 +27,6 @@ SHARE = 0.5
 MOST_HELD_OUT = 2000
 """Validation spectra that are scored; twice as many would make the standard error a third smaller."""
 
-# The background expected in a channel is that of `infer.encode.prepare`: averaged over as many channels as make it good
-# to a tenth, and no more than 35. Where none of those holds a count it is a tenth of the average of all: a count there
-# is odd, and not impossible.
-_ENOUGH_COUNTS, _MOST_CHANNELS, _LEAST = 100.0, 35.0, 0.1
 _MOST_RESPONSES = 1024  # of which projections are kept, 131 kB each
 _CHUNK = 128
 
@@ -69,7 +63,7 @@ class Observed:
     def __init__(self, path: str | Path, grid: ModelGrid) -> None:
         self.grid = grid
         self._store = open_store(path)
-        self._projections: WeakKeyDictionary[Response, dict[bytes, tuple[Any, Any, Any]]] = WeakKeyDictionary()
+        self._projector = Projector(grid, _MOST_RESPONSES)
         splits = np.array(self._store.columns(["split"]).column("split").to_pylist(), dtype=object)
         useful: dict[str, list[int]] = {"train": [], "validation": []}
         self.passed_over: Counter[str] = Counter()
@@ -124,35 +118,15 @@ class Observed:
         return Views(counts, off, torch.full_like(counts, torch.nan), background, scale, unit, spread, area, matrix)
 
     def _row(self, spectrum: Spectrum) -> tuple[Any, ...]:
-        """On the detector grid: counts, measured and expected background, its scale, and what `_project` gives."""
+        """Put a spectrum on the grid: counts, background measured and expected, its scale, and the response."""
         if spectrum.response is None:
             raise ParameterError(f"{spectrum.name} has no response")
         mask = spectrum.select(self.grid.chan_lo, self.grid.chan_hi)
-        alpha = np.broadcast_to(np.asarray(spectrum.background_scale, dtype=np.float64), mask.shape)
-        off = spectrum.background.counts if spectrum.background is not None else np.zeros(mask.shape)
-        summed = [
-            self.grid.rebin_counts(values, spectrum.response, mask)
-            for values in (spectrum.counts, alpha * off, alpha * smoothed(off, mask))
-        ]
-        return *summed, alpha[mask].mean(), *self._project(spectrum.response, np.where(mask, spectrum.areascale, 0.0))
-
-    def _project(self, response: Response, weight: Float[np.ndarray, " n_chan_native"]) -> tuple[Any, Any, Any]:
-        """Moments of the reference spectrum and projection of a response, kept for other spectra that have it."""
-        kept, key = self._projections.setdefault(response, {}), weight.tobytes()
-        if key not in kept:
-            bins = self.grid.channel_bins(response)
-            inside = np.flatnonzero(bins >= 0)
-            gather = scipy.sparse.csr_array((weight[inside], (inside, bins[inside])), (len(bins), self.grid.n_chan))
-            # Channels are summed first: the product with the whole matrix would take most of the time of a step.
-            lo, hi = self.grid.chan[:-1], self.grid.chan[1:]
-            summed = replace(response, redistribution=response.redistribution @ gather, chan_lo=lo, chan_hi=hi)
-            matrix = self.grid.project(summed)
-            unit, spread = reference_response_moments(self.grid.reference[None], matrix, np.log(self.grid.energy_mid))
-            if len(self._projections) > _MOST_RESPONSES:
-                self._projections.clear()
-                self._projections[response] = kept
-            kept[key] = unit[0], spread[0], matrix.astype(np.float32)
-        return kept[key]
+        seen = self._projector.project(spectrum.response, mask, np.asarray(spectrum.areascale, dtype=np.float64))
+        alpha = np.broadcast_to(np.asarray(spectrum.background_scale, dtype=np.float64), mask.shape)[mask]
+        off = spectrum.background.counts[mask] if spectrum.background is not None else np.zeros(len(alpha))
+        summed = [seen.rebin(n) for n in (spectrum.counts[mask], alpha * off, alpha * background_mean(off)[0])]
+        return *summed, alpha.mean(), seen.unit, seen.spread, seen.on_grid
 
     def held_out(self, model: Autoencoder) -> Float[np.ndarray, " n"]:
         """Poisson deviance of one half of each validation spectrum's counts under what the other half says.
@@ -248,14 +222,3 @@ def compare_scores(start: Float[np.ndarray, " n"], end: Float[np.ndarray, " n"])
         "standard_error": error,
         "share_better": float((gain > 0).mean()),
     }
-
-
-def smoothed(
-    off: Float[np.ndarray, " n_chan_native"], mask: Bool[np.ndarray, " n_chan_native"]
-) -> Float[np.ndarray, " n_chan_native"]:
-    """Counts that are expected of a background in the channels of ``mask``, from those that it has; 0 in others."""
-    mean, inside = np.zeros_like(off), off[mask]
-    averaged = np.clip(_ENOUGH_COUNTS / max(inside.mean(), 1e-9), 1.0, _MOST_CHANNELS)
-    # A Gaussian of standard deviation s averages over 2 sqrt(pi) s channels.
-    mean[mask] = gaussian_filter1d(inside, averaged / (2.0 * np.sqrt(np.pi)), mode="nearest")
-    return np.where(mask, np.maximum(mean, _LEAST * inside.mean()), 0.0)

@@ -5,6 +5,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from xlatent.core.batches import TOGETHER
 from xlatent.core.version import SOFTWARE
 from xlatent.workflows.notices import Failure
 
@@ -12,9 +13,6 @@ if TYPE_CHECKING:
     from xlatent.formats.inputs import Source
     from xlatent.formats.store import ShardInfo
 
-# Tasks of a store hold multiples of what is embedded together (the same in xlatent.infer.embed, which takes long to
-# load), so that neither a number of workers nor a kind of output changes a last digit.
-TOGETHER = 512
 _FEW, _MANY = 32, 64  # the same of files, whose responses are in memory too
 _FILES_IN_PART = 1024
 _DRAWN, _DRAWN_IN_PART = 8, 64  # spectra of a task with draws from the posterior, a second each
