@@ -1,19 +1,32 @@
 """Figures of a spectrum: how channels are joined, what is said of the fit, and what stands on the page."""
 
+import csv
 import dataclasses
 import subprocess
 import sys
+from itertools import combinations
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from scipy.sparse import csr_array
 
-from xlatent.core.errors import WriteError
+from xlatent.core.errors import ParameterError, WriteError
 from xlatent.core.latents import LatentTable
 from xlatent.core.spectrum import Spectrum
-from xlatent.figures.spectrum import MIN_SIGNIFICANCE, describe_fit, group_channels, plot_reconstruction
-from xlatent.figures.style import save
+from xlatent.figures.spectrum import (
+    MIN_SIGNIFICANCE,
+    describe_fit,
+    group_channels,
+    plot_reconstruction,
+    plot_spectrum,
+)
+from xlatent.figures.style import save, set_log_range
+from xlatent.formats.ogip_spectrum import read
 from xlatent.infer.embed import load_model
 from xlatent.simulate import acis
 from xlatent.simulate.continuum import powerlaw
@@ -29,10 +42,10 @@ def response():
     return acis.response("BI", 2005.0)
 
 
-def observed(response, counts, background=True):
+def observed(response, counts, background=True, shape=1.0):
     rng = np.random.default_rng(1)
     edges = np.append(response.energy_lo, response.energy_hi[-1])
-    folded = response.fold(powerlaw(edges, 1.8))
+    folded = response.fold(shape * powerlaw(edges, 1.8))
     on = rng.poisson(counts * folded / folded.sum()).astype(float)
     off = Spectrum(rng.poisson(0.2, on.size).astype(float), 1e4, backscale=10.0) if background else None
     return Spectrum(on, 1e4, background=off, response=response, meta={"name": "a $strange_name", "object": "b"})
@@ -122,3 +135,143 @@ def test_unknown_suffix_is_refused(model, response, tmp_path):
 def test_no_global_state_of_matplotlib():
     code = "import sys, xlatent.figures.spectrum; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def boxes(figure):
+    """What is written in a figure and where, a pixel smaller on every side."""
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    figure.draw_without_rendering()
+    written = list(figure.texts)
+    for ax in figure.axes:
+        written += [*ax.texts, ax.title, ax._left_title]
+        if ax.axison:
+            written += [ax.xaxis.label, ax.yaxis.label, *ax.get_xticklabels(), *ax.get_yticklabels()]
+        written += ax.get_legend().get_texts() if ax.get_legend() else []
+    for text in written:
+        if text.get_visible() and text.get_text():
+            yield text.get_text(), text.get_window_extent(renderer).padded(-1.0)
+
+
+def bars_under(legend, ax):
+    """Points and error bars that a legend covers."""
+    box = legend.get_window_extent()
+    points = [line.get_xydata() for line in ax.lines if line.get_marker() not in ("None", "")]
+    points += [np.concatenate(lines.get_segments()) for lines in ax.collections if isinstance(lines, LineCollection)]
+    shown = ax.transData.transform(np.concatenate(points))
+    return shown[(box.x0 < shown[:, 0]) & (shown[:, 0] < box.x1) & (box.y0 < shown[:, 1]) & (shown[:, 1] < box.y1)]
+
+
+def assert_clear(figure):
+    found = list(boxes(figure))
+    for (one, box), (other, behind) in combinations(found, 2):
+        assert not box.overlaps(behind), f"{one!r} stands on {other!r}"
+    for ax in figure.axes:
+        if ax.get_legend() is not None:
+            assert not len(bars_under(ax.get_legend(), ax))
+
+
+CASES = ("five decades", "one decade", "no counts", "few counts", "no area at 2-3 keV", "no exposure in channels")
+
+
+def case(response, name):
+    energy = np.sqrt(response.energy_lo * response.energy_hi)
+    if name == "five decades":
+        return observed(response, 3e6, shape=energy * np.exp(-energy / 0.5))
+    if name == "one decade":
+        return observed(response, 6e4, False, shape=energy**1.5 / np.maximum(response.area, 30.0))
+    if name == "no area at 2-3 keV":
+        # No photon of these energies is counted and none of others falls there: channels that expect nothing.
+        place = np.searchsorted(response.chan_hi, energy).clip(max=response.chan_lo.size - 1)
+        sharp = csr_array((np.ones(energy.size), (np.arange(energy.size), place)), response.redistribution.shape)
+        area = np.where((energy > 2) & (energy < 3), 0.0, response.area)
+        return observed(dataclasses.replace(response, area=area, redistribution=sharp), 3000, False)
+    if name == "no exposure in channels":
+        areascale = np.ones(response.chan_lo.size)
+        areascale[100:200] = 0.0
+        return dataclasses.replace(observed(response, 3000), areascale=areascale)
+    return observed(response, {"no counts": 0, "few counts": 6}[name])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_nothing_written_stands_on_something_else(model, response, name):
+    spectrum = case(response, name)
+    assert_clear(plot_reconstruction(model.reconstruct(spectrum), spectrum))
+    assert_clear(plot_spectrum(spectrum).figure)
+
+
+@pytest.mark.parametrize("name", ["3c-273__3c273", "pks-1127-145__q1127_src1", "m33__source", "4c19-44__obs2"])
+def test_real_spectra_are_drawn_clear_of_each_other(model, shared_data, name):
+    with (shared_data / "spectra" / "manifest.csv").open() as file:
+        [row] = [row for row in csv.DictReader(file) if row["name"] == name]
+    spectrum = read(shared_data / "spectra" / row["pha"])
+    figure = plot_reconstruction(model.reconstruct(spectrum), spectrum)
+    assert_clear(figure)
+    ax = plot_spectrum(spectrum)
+    assert_clear(ax.figure)
+    # All counts of the energies shown are in the points.
+    low, high = ax.get_xlim()
+    [counted] = [c for c in ax.containers if c.get_label() == spectrum.name]
+    across = np.array([segment[:, 0] for segment in counted[2][0].get_segments()])
+    density = counted[0].get_ydata()
+    counts = (density * np.diff(across)[:, 0]).sum() * spectrum.exposure
+    inside = spectrum.good & (spectrum.response.chan_lo >= low - 1e-9) & (spectrum.response.chan_hi <= high + 1e-9)
+    assert counts == pytest.approx(spectrum.counts[inside].sum(), rel=1e-3)
+
+
+def test_every_point_of_five_decades_is_in_sight(model, response):
+    spectrum = case(response, "five decades")
+    for ax in (plot_reconstruction(model.reconstruct(spectrum), spectrum).axes[0], plot_spectrum(spectrum)):
+        low, high = ax.get_ylim()
+        [points] = [c[0].get_ydata() for c in ax.containers if c.get_label() in ("counts", spectrum.name)]
+        assert points.max() > 1e4 * points.min() and low < points.min() and points.max() < high
+
+
+@pytest.mark.parametrize("low", [0.011, 0.3, 2e-7, 4e5, 0.99])
+@pytest.mark.parametrize("width", [1.3, 4.0, 9.0, 60.0, 2e3, 1e4])
+def test_a_logarithmic_axis_has_two_labels_or_more(low, width):
+    ax = Figure().add_subplot()
+    set_log_range(ax, low, low * width)
+    ax.figure.draw_without_rendering()
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert 2 <= len([label for label in labels if label]) <= 7 and len(set(labels)) == len(labels)
+
+
+def test_limits_say_their_level(model, response):
+    spectrum = observed(response, 0)
+    ax = plot_spectrum(spectrum)
+    assert any("upper limits, 84 %" in text.get_text() for text in ax.get_legend().get_texts())
+    figure = plot_reconstruction(model.reconstruct(spectrum), spectrum)
+    assert any("84 %" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
+    assert all(text.endswith("(84 %)") for text in texts(figure) if text.startswith("$<"))
+
+
+def test_channels_are_not_joined_over_a_gap():
+    lo = np.array([0.5, 0.51, 0.52, 2.0, 2.01, 2.02])
+    starts = group_channels(np.ones(6), np.zeros(6), np.ones(6), lo, lo + 0.01)
+    assert starts.tolist() == [0, 3]
+
+
+def test_a_spectrum_is_drawn_over_another_in_the_axes_given(response):
+    bright, faint = observed(response, 30000), observed(response, 300)
+    ax = Figure().add_subplot()
+    assert plot_spectrum(bright, ax, colour="C0", label="bright") is ax
+    high = ax.get_ylim()[1]
+    plot_spectrum(faint, ax, colour="C1", label="faint")
+    assert ax.get_ylim()[1] == high
+    assert {"bright", "faint"} <= {text.get_text() for text in ax.get_legend().get_texts()}
+
+
+def test_without_response_counts_stand_against_channels():
+    counts = np.arange(300.0)
+    ax = plot_spectrum(Spectrum(counts, 10.0, quality=np.repeat([0, 5], [200, 100]), channels=np.arange(300)))
+    assert ax.get_xlim() == (-0.5, 199.5)
+    [points] = [c for c in ax.containers if c.get_label() == "counts"]
+    assert points[0].get_ydata().max() == 198.5  # two channels to a point
+    with pytest.raises(ParameterError, match="no good channel"):
+        plot_spectrum(Spectrum(counts, 10.0, quality=np.full(300, 5)))
+
+
+def test_no_area_at_all_is_no_obstacle_to_a_look_at_the_counts(response):
+    nothing = dataclasses.replace(response, area=np.zeros_like(response.area))
+    ax = plot_spectrum(dataclasses.replace(observed(response, 100), response=nothing))
+    assert ax.get_xlabel() == "energy (keV)"
