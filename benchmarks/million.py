@@ -20,7 +20,7 @@ from rich.table import Table
 
 from xlatent.core.spectrum import Spectrum
 from xlatent.formats.store import SHARD_ROWS, Writer, is_store
-from xlatent.formats.store_rows import encode
+from xlatent.formats.store_rows import RowEncoder
 from xlatent.simulate import acis, population
 from xlatent.simulate.observe import particle_background
 
@@ -40,7 +40,7 @@ def build(folder: Path, n: int, seed: int = 0, even: bool = False) -> float:
     rng = np.random.default_rng(seed)
     on, off, spectra = _sources(even)
     with Writer(folder) as writer:
-        templates = encode(spectra[:n], folder)
+        templates = RowEncoder(folder).encode(spectra[:n])
         for begin in range(0, n, SHARD_ROWS):
             which = rng.integers(templates.num_rows, size=min(SHARD_ROWS, n - begin))
             rows = templates.take(pa.array(which))

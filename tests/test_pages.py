@@ -1,4 +1,4 @@
-"""Every code block of README and docs: commands and Python run as they stand there, and type checkers pass the Python."""
+"""Every code block of README and docs: commands and Python run as they stand, and type checkers pass the Python."""
 
 import gzip
 import os

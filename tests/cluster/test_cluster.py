@@ -18,7 +18,7 @@ from scipy.sparse import csr_array
 from xlatent.core.spectrum import Spectrum
 from xlatent.formats import latent_tables
 from xlatent.formats import store as stores
-from xlatent.formats.partitions import Parts
+from xlatent.formats.partitions import PartitionedTable
 from xlatent.simulate import acis
 
 psutil = pytest.importorskip("psutil")
@@ -241,4 +241,4 @@ def test_an_interrupt(cluster, store, tmp_path):
     n_parts = len(parts_in(output))
     time.sleep(3)
     assert len(parts_in(output)) <= n_parts + 2 < LIGHT  # what was being done is finished
-    assert Parts(output).info().parts
+    assert PartitionedTable(output).info().parts

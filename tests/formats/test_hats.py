@@ -154,8 +154,8 @@ def test_embedding_in_parts(detections, lsdb, tmp_path):
             partitions.PartInfo(file=f"{k}.parquet", input="store", rows=10, sha256=f"{k}" * 64) for k in range(3)
         ),
     )
-    place = partitions.Parts(tmp_path / "parts")
-    place.begin(info)
+    place = partitions.PartitionedTable(tmp_path / "parts")
+    place.create_or_resume(info)
     place.write("0.parquet", latent_tables.to_arrow(detections[:0]), [["a", "a.pha", "broken"]] * 10)
     place.write("2.parquet", latent_tables.to_arrow(detections[10:20]))
     with pytest.raises(ReadError, match="unfinished: 1 of its 3 parts are missing"):

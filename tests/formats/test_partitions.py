@@ -8,7 +8,8 @@ import pytest
 from xlatent.core.errors import ReadError, WriteError
 from xlatent.core.latents import LatentTable
 from xlatent.formats import latent_tables
-from xlatent.formats.partitions import INFO, EmbeddingInfo, PartInfo, Parts, is_embedding, is_url
+from xlatent.formats.described_folder import is_url
+from xlatent.formats.partitions import INFO, EmbeddingInfo, PartInfo, PartitionedTable, is_embedding
 
 FILES = ["b.parquet", "a.parquet"]
 DESCRIPTION = EmbeddingInfo(
@@ -28,20 +29,20 @@ def rows(*names):
 @pytest.fixture(params=["folder", "url"])
 def parts(request, tmp_path):
     if request.param == "folder":
-        yield Parts(tmp_path / "parts")
+        yield PartitionedTable(tmp_path / "parts")
     else:
         import fsspec
 
-        yield Parts("memory://test/parts")
+        yield PartitionedTable("memory://test/parts")
         memory = fsspec.filesystem("memory")
         if memory.exists("/test"):
             memory.rm("/test", recursive=True)
 
 
 def test_rows_come_back_in_the_order_of_the_description(parts):
-    parts.begin(DESCRIPTION)
+    parts.create_or_resume(DESCRIPTION)
     parts.write("a.parquet", rows("c"), [("d", "store", "it is “odd”")])
-    assert parts.written(FILES) == {"a.parquet": (1, [["d", "store", "it is “odd”"]])}
+    assert parts.completed(FILES) == {"a.parquet": (1, [["d", "store", "it is “odd”"]])}
     with pytest.raises(ReadError, match=r"1 of its 2 parts are missing \(b\.parquet"):
         parts.read()
     parts.write("b.parquet", rows("a", "b"))
@@ -52,8 +53,8 @@ def test_rows_come_back_in_the_order_of_the_description(parts):
 
 
 def test_what_was_begun_is_gone_on_with(parts):
-    parts.begin(DESCRIPTION)
-    parts.begin(DESCRIPTION)
+    parts.create_or_resume(DESCRIPTION)
+    parts.create_or_resume(DESCRIPTION)
     assert parts.info() == DESCRIPTION
     for change, word in (
         ({"refine": False}, r"other refine \(True, now False\)"),
@@ -61,7 +62,7 @@ def test_what_was_begun_is_gone_on_with(parts):
         ({"parts": DESCRIPTION.parts[:1]}, "other inputs;"),
     ):
         with pytest.raises(WriteError, match=word):
-            parts.begin(DESCRIPTION.model_copy(update=change))
+            parts.create_or_resume(DESCRIPTION.model_copy(update=change))
 
 
 @pytest.mark.parametrize(
@@ -77,27 +78,27 @@ def test_a_bad_description_is_told(tmp_path, content, words):
     if content is not None:
         (tmp_path / INFO).write_text(content)
     with pytest.raises(ReadError) as error:
-        Parts(tmp_path).info()
+        PartitionedTable(tmp_path).info()
     assert words in str(error.value) and "\n" not in str(error.value)
 
 
 def test_a_damaged_part_is_told_and_counts_as_missing(tmp_path):
-    parts = Parts(tmp_path)
-    parts.begin(DESCRIPTION)
+    parts = PartitionedTable(tmp_path)
+    parts.create_or_resume(DESCRIPTION)
     for file in FILES:
         parts.write(file, rows("a", "b"))
     (tmp_path / "a.parquet").write_bytes((tmp_path / "a.parquet").read_bytes()[:-9])
-    assert list(parts.written(FILES)) == ["b.parquet"]
+    assert list(parts.completed(FILES)) == ["b.parquet"]
     with pytest.raises(ReadError, match=r"a\.parquet is cut off or damaged"):
         latent_tables.read(tmp_path)
 
 
 def test_a_writer_without_the_folder_is_told(tmp_path):
     with pytest.raises(WriteError, match="cannot be written"):
-        Parts(tmp_path / "elsewhere").write("a.parquet", rows("a"))
+        PartitionedTable(tmp_path / "elsewhere").write("a.parquet", rows("a"))
 
 
 def test_urls():
     assert is_url("s3://bucket/x") and is_url("s3:/bucket/x")
     assert not is_url("C:/data") and not is_url("folder/x:y")
-    assert Parts("memory:/a/b/").path == "memory://a/b"
+    assert PartitionedTable("memory:/a/b/").path == "memory://a/b"

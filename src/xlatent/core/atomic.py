@@ -1,11 +1,14 @@
 """Files that are written whole or not at all; nothing else in xlatent opens a local file for writing."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
 from xlatent.core.errors import WriteError
+
+_NAME = re.compile(r"\.[0-9a-f]{12}\..+|\..+\.part")  # of versions before this one, the second
 
 
 @contextmanager
@@ -38,7 +41,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise WriteError(f"{path}: there is no folder {path.parent}; make it first")
+        raise WriteError(f"{path} cannot be written (No such file or directory: {path.parent}); make the folder first")
     if path.is_dir():
         raise WriteError(f"{path} is a folder, and a file was to be written there; choose another name")
     temporary = path.with_name(f".{uuid4().hex[:12]}.{path.name}")
@@ -51,3 +54,20 @@ def atomic(path: str | Path) -> Iterator[Path]:
         raise WriteError(f"{path} cannot be written: {error.strerror or error}; choose another path") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: str | Path) -> None:
+    """Remove what writers that were killed have left in a folder; nobody may be writing there.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / ".0123456789ab.numbers.txt").write_text("1 2")
+    >>> remove_temporaries(folder)
+    >>> list(folder.iterdir())
+    []
+    """
+    for file in Path(folder).glob(".*"):
+        if _NAME.fullmatch(file.name):
+            file.unlink(missing_ok=True)

@@ -35,6 +35,12 @@ def redirect_warnings(handler: Callable[[XlatentWarning], Any]) -> Iterator[None
         yield
 
 
+def first_line(error: Exception) -> str:
+    """Say in one line what another library's error says."""
+    text = getattr(error, "strerror", None) or str(error)
+    return (text.splitlines() or [type(error).__name__])[0]
+
+
 def reason(error: Exception) -> str:
     """Say in one sentence what went wrong, also where the fault is ours."""
     if isinstance(error, XlatentError):

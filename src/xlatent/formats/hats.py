@@ -22,7 +22,7 @@ from astropy.utils.exceptions import AstropyWarning
 from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
 from xlatent.core.latent_columns import META_KEYS
 from xlatent.core.latents import LatentTable
-from xlatent.formats import latent_tables, partitions
+from xlatent.formats import described_folder, latent_tables, partitions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +58,7 @@ def check(folder: str | Path) -> None:
         raise ParameterError(
             f"{error.name} is not installed, and HATS catalogues need it: pip install 'xlatent[hats]'"
         ) from error
-    if partitions.is_url(folder):
+    if described_folder.is_url(folder):
         raise WriteError(f"{folder} is a URL, and a HATS catalogue is written to a folder; copy it there afterwards")
     if not re.fullmatch(r"[\w.-]+", folder.name, re.ASCII):
         raise WriteError(
@@ -141,18 +141,18 @@ def _parquet_files(source: Any, scratch: Path) -> list[str]:
     """Parquet files that hold the rows; a table that is in none yet is written to the scratch folder."""
     if isinstance(source, str | Path):
         if partitions.is_embedding(source):
-            source = _finished(partitions.Parts(source))
+            source = _finished(partitions.PartitionedTable(source))
         else:
             source = [source] if Path(source).suffix == ".parquet" else latent_tables.read(source)
     if isinstance(source, LatentTable):
         source = [latent_tables.write(source, scratch / "table.parquet")]
-    return [str(file) if partitions.is_url(file) else str(Path(file).absolute()) for file in source]
+    return [str(file) if described_folder.is_url(file) else str(Path(file).absolute()) for file in source]
 
 
-def _finished(embedding: partitions.Parts) -> list[str]:
+def _finished(embedding: partitions.PartitionedTable) -> list[str]:
     """Files of the parts that have rows."""
     files = [part.file for part in embedding.info().parts]
-    written = embedding.written(files)
+    written = embedding.completed(files)
     if missing := len(files) - len(written):
         raise ReadError(
             f"{embedding.path} is unfinished: {missing} of its {len(files)} parts are missing; give the command that "

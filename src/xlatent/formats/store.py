@@ -1,57 +1,34 @@
 """Stores: many spectra in one folder of Parquet shards, readable from any place that fsspec knows."""
 
 import hashlib
-import json
-import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 from jaxtyping import Shaped
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from xlatent.core.atomic import remove_temporaries
 from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
 from xlatent.core.spectrum import Spectrum
 from xlatent.core.version import SOFTWARE
-from xlatent.formats.store_rows import MATRICES, SCHEMA, Responses, Rows, encode, write_parquet
+from xlatent.formats.described_folder import holds
+from xlatent.formats.store_rows import MATRICES, SCHEMA, RowEncoder, write_parquet
+from xlatent.formats.store_shards import INFO, ShardInfo, ShardReader, StoredSpectra, StoreInfo
 
-INFO = "store.json"
-VERSION = 1
 SHARD_ROWS = 1024
 """Spectra in a shard; about 5 MB of those with 1,024 channels."""
-
-
-class ShardInfo(BaseModel):
-    """What ``store.json`` says of a shard."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    file: str = Field(pattern=r"^[\w-]+\.parquet$")
-    rows: int = Field(ge=1)
-    sha256: str
-
-
-class StoreInfo(BaseModel):
-    """What ``store.json`` says of a store; a shard that it does not name is no part of it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    format: Literal["xlatent store"] = "xlatent store"
-    version: int = VERSION
-    software: str = ""
-    complete: bool = False
-    shards: tuple[ShardInfo, ...] = ()
+_LOCK = ".lock"
 
 
 def is_store(path: str | Path) -> bool:
     """Tell whether a path is that of a store: a folder with a ``store.json``, or any URL."""
-    return "://" in str(path) or (Path(path) / INFO).is_file()
+    return holds(path, INFO)
 
 
 def open_store(path: str | Path) -> "Store":
@@ -88,14 +65,14 @@ class Shard:
 
     Parameters
     ----------
-    store
-        The store.
-    info
+    reader : ShardReader
+        Of the store.
+    info : ShardInfo
         What its description says of the file.
     """
 
-    def __init__(self, store: "Store", info: ShardInfo) -> None:
-        self._store = store
+    def __init__(self, reader: ShardReader, info: ShardInfo) -> None:
+        self._reader = reader
         self.info = info
 
     def __len__(self) -> int:
@@ -109,23 +86,10 @@ class Shard:
         ReadError
             If the file is missing, or is not as it was written.
         """
-        return pq.read_table(self._content(), columns=columns)
+        return self._reader.table(self.info, columns)
 
-    def _content(self) -> pa.BufferReader:
-        content = self._store._fetch(self.info.file)
-        if hashlib.sha256(content).hexdigest() != self.info.sha256:
-            raise ReadError(
-                f"{self._store.path}/{self.info.file}: its {len(content)} bytes are not those that were written "
-                "(sha256): it is cut off or damaged; fetch it again, or build the store again, which keeps the others"
-            )
-        return pa.BufferReader(content)
-
-    def rows(self, split: str | None = None) -> Rows:
+    def spectra(self, split: str | None = None) -> StoredSpectra:
         """Read the spectra, or those of one split.
-
-        Returns
-        -------
-        Spectra by index, ``rows[0]`` to ``rows[len(rows) - 1]``. Those with equal responses share one object.
 
         Raises
         ------
@@ -134,30 +98,14 @@ class Shard:
         ParameterError
             If the store has no splits.
         """
-        content = self._content()
-        wanted = None
-        if split is not None:
-            if "split" not in self._store.schema.names:
-                raise ParameterError(
-                    f"{self._store.path} should have a column split, and has none; make it with xlatent build"
-                )
-            import pyarrow.compute as pc
-
-            wanted = pc.equal(pq.read_table(content, columns=["split"]).column("split"), split)
-
-        def columns(names: Sequence[str]) -> pa.Table:
-            table = pq.read_table(content, columns=names)
-            return table if wanted is None else table.filter(wanted)
-
-        return Rows(columns, self._store._responses)
+        return self._reader.read(self.info, split)
 
     def __iter__(self) -> Iterator[Spectrum]:
-        rows = self.rows()
-        return (rows[i] for i in range(len(rows)))
+        return iter(self.spectra())
 
 
 class Store:
-    """Many spectra in the order in which they were stored. Made by `open_store`.
+    """Many spectra in the order in which they were stored, made by `open_store`; threads may share it.
 
     Attributes
     ----------
@@ -168,11 +116,10 @@ class Store:
     """
 
     def __init__(self, path: str | Path, info: StoreInfo | None = None) -> None:
-        self.path = str(path).rstrip("/")
-        self._responses = Responses(self._matrix)
-        self.info = self._read_info() if info is None else info
-        self.shards = [Shard(self, info) for info in self.info.shards]
-        self._latest: tuple[Shard, Rows] | None = None
+        self._reader = ShardReader(path)
+        self.path = self._reader.folder.path
+        self.info = self._reader.folder.read_info() if info is None else info
+        self.shards = [Shard(self._reader, info) for info in self.info.shards]
 
     def __repr__(self) -> str:
         """Path and size."""
@@ -189,16 +136,14 @@ class Store:
         row = index
         for shard in self.shards:
             if 0 <= row < len(shard):
-                if self._latest is None or self._latest[0] is not shard:
-                    self._latest = shard, shard.rows()
-                return self._latest[1][row]
+                return self._reader.read_kept(shard.info)[row]
             row -= len(shard)
         raise IndexError(f"{self.path} holds {len(self)} spectra, and there is none with index {index}")
 
     @cached_property
     def schema(self) -> pa.Schema:
         """Columns with their types; units and descriptions are in the metadata of their fields."""
-        return pq.read_schema(pa.BufferReader(self._fetch(self.shards[0].info.file))) if self.shards else SCHEMA
+        return self._reader.schema(self.shards[0].info) if self.shards else SCHEMA
 
     def spectra(self, split: str | None = None) -> Iterator[Spectrum]:
         """Read the spectra one after the other, with one shard in memory.
@@ -216,8 +161,7 @@ class Store:
             If a split is asked for and the store has none.
         """
         for shard in self.shards:
-            rows = shard.rows(split)
-            yield from (rows[i] for i in range(len(rows)))
+            yield from shard.spectra(split)
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Read some columns of all rows, for example ``["name", "source", "split", "hard_ms"]``.
@@ -236,57 +180,6 @@ class Store:
         if not self.shards:
             return pa.table({name: [] for name in names})
         return pa.concat_tables([shard.table(names) for shard in self.shards])
-
-    def _matrix(self, key: str) -> pa.Table:
-        name = f"{MATRICES}/{key}.parquet"
-        try:
-            return pq.read_table(pa.BufferReader(self._fetch(name)), page_checksum_verification=True)
-        except (pa.ArrowException, OSError) as error:
-            raise ReadError(
-                f"{self.path}/{name} is cut off or damaged ({_first_line(error)}); fetch it again"
-            ) from None
-
-    def _fetch(self, name: str) -> bytes:
-        """Content of a file of the store."""
-        import fsspec
-
-        url = f"{self.path}/{name}"
-        try:
-            files, place = fsspec.core.url_to_fs(url)
-            content = files.cat_file(place)
-        except FileNotFoundError:
-            if name == INFO:
-                raise ReadError(
-                    f"{self.path} should hold a {INFO}, and it has none; give the path of a store"
-                ) from None
-            raise ReadError(
-                f"{url} is missing from the store; fetch it again, or build the store again, which keeps the others"
-            ) from None
-        except Exception as error:  # each kind of file system has its own
-            raise ReadError(f"{url} cannot be read ({_first_line(error)}); check the address") from None
-        return content
-
-    def _read_info(self) -> StoreInfo:
-        where = f"{self.path}/{INFO}"
-        try:
-            content = json.loads(self._fetch(INFO))
-            found = content.get("version") if isinstance(content, dict) else None
-            if isinstance(found, int) and found > VERSION:
-                raise ReadError(
-                    f"{where} was written by a newer xlatent (version {found} of the format, and this one reads "
-                    f"{VERSION}); upgrade with pip install -U xlatent"
-                )
-            return StoreInfo.model_validate(content)
-        except ValidationError as error:
-            first = error.errors()[0]
-            what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        except ValueError as error:
-            what = str(error)
-        raise ReadError(f"{where} does not describe a store ({what}); fetch the store again, or build it again")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 class Writer:
@@ -310,6 +203,7 @@ class Writer:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
+        self._lock = FileLock(self.path / _LOCK, is_singleton=False)
         self._waiting: list[pa.Table] = []
 
     def __enter__(self) -> "Writer":
@@ -319,14 +213,17 @@ class Writer:
                     f"{self.path} should be a store or an empty folder, and it holds {self._foreign()}; choose another"
                 )
             (self.path / MATRICES).mkdir(parents=True, exist_ok=True)
-            self._lock = _locked(self.path)
+            # Ends with the process that holds it, however it ends.
+            self._lock.acquire(blocking=False)
+        except Timeout:
+            raise WriteError(
+                f"another process is writing into {self.path}; wait for its end or choose another"
+            ) from None
         except OSError as error:
             raise WriteError(f"{self.path} cannot be written ({error.strerror}); choose another folder") from error
-        for unfinished in (*self.path.glob(".*.part"), *(self.path / MATRICES).glob(".*.part")):
-            unfinished.unlink()
-        if not is_store(self.path):
-            self._describe(StoreInfo())
-        self.store = Store(self.path)
+        for folder in (self.path, self.path / MATRICES):
+            remove_temporaries(folder)
+        self.store = Store(self.path) if is_store(self.path) else Store(self.path, StoreInfo())
         self._describe(self.store.info.model_copy(update={"shards": tuple(self._whole()), "complete": False}))
         return self
 
@@ -337,10 +234,10 @@ class Writer:
             if kind is None:
                 self._describe(self.store.info.model_copy(update={"complete": True}))
         finally:
-            os.close(self._lock)
+            self._lock.release()
 
     def append(self, rows: pa.Table) -> None:
-        """Add rows, as `encode` makes them, with further columns after those.
+        """Add rows, as `RowEncoder` makes them, with further columns after those.
 
         Raises
         ------
@@ -375,14 +272,7 @@ class Writer:
 
     def _describe(self, info: StoreInfo) -> None:
         info = info.model_copy(update={"software": SOFTWARE})
-        unfinished = self.path / f".{INFO}.{os.getpid()}.part"
-        try:
-            unfinished.write_text(info.model_dump_json(indent=1) + "\n", encoding="utf-8")
-            unfinished.replace(self.path / INFO)
-        except OSError as error:
-            raise WriteError(f"{self.path / INFO} cannot be written ({error.strerror}); free some space") from error
-        finally:
-            unfinished.unlink(missing_ok=True)
+        self.store._reader.folder.write_info(info)
         self.store = Store(self.path, info)
 
     def _whole(self) -> Iterator[ShardInfo]:
@@ -397,22 +287,6 @@ class Writer:
     def _foreign(self) -> str:
         """Name of something in the folder that is no part of a store, if there is any."""
         return next((item.name for item in self.path.iterdir() if item.name not in (MATRICES, _LOCK)), "")
-
-
-_LOCK = ".lock"
-
-
-def _locked(folder: Path) -> int:
-    """Lock of a folder, which ends with the process that holds it, however it ends."""
-    import fcntl
-
-    handle = os.open(folder / _LOCK, os.O_CREAT | os.O_RDWR, 0o666)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(handle)
-        raise WriteError(f"another process is writing into {folder}; wait for its end or choose another") from None
-    return handle
 
 
 def write(
@@ -441,10 +315,10 @@ def write(
     """
     path = Path(path)
     further = {name: pa.array(values) for name, values in (columns or {}).items()}
-    waiting, done = iter(spectra), 0
+    waiting, done, encoder = iter(spectra), 0, RowEncoder(path)
     with Writer(path) as writer:
         while batch := list(islice(waiting, 16)):
-            rows = encode(batch, path)
+            rows = encoder.encode(batch)
             for name, values in further.items():
                 if len(values) < done + len(batch):
                     raise ParameterError(f"column {name} has {len(values)} values, and there are more spectra")

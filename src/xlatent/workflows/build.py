@@ -215,9 +215,10 @@ class _Reader:
 
     def __init__(self, folder: Path) -> None:
         from xlatent.formats.ogip_response import ResponseReader
+        from xlatent.formats.store_rows import RowEncoder
 
         self._folder = folder
-        self._responses = ResponseReader()
+        self._responses, self._encoder = ResponseReader(), RowEncoder(folder)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _Reader, (self._folder,)
@@ -225,13 +226,11 @@ class _Reader:
     def read(self, sources: "Sequence[tuple[str, Source]]") -> _Outcome:
         import pyarrow as pa
 
-        from xlatent.formats.store_rows import encode
-
         outcome, notices = _Outcome([], [], [], len(sources)), Notices()
         for key, source in sources:
             try:
                 with notices.collect(source.name, str(source.pha)):
-                    rows = encode(source.read(responses=self._responses), self._folder)
+                    rows = self._encoder.encode(source.read(responses=self._responses))
             except WriteError:
                 raise
             except Exception as error:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from xlatent.core.latents import LatentTable
     from xlatent.formats.inputs import Source
-    from xlatent.formats.partitions import EmbeddingInfo, Parts
+    from xlatent.formats.partitions import EmbeddingInfo, PartitionedTable
 
 Progress = Callable[[int, int], None]
 
@@ -250,7 +250,7 @@ def _check_output(output: str | Path | None, layout: str | None, scheduler: str 
 
 
 def _is_folder(output: str) -> bool:
-    from xlatent.formats.partitions import is_url
+    from xlatent.formats.described_folder import is_url
 
     if is_url(output) and Path(output).suffix in TABLES:
         raise WriteError(f"{output}: a table is written to a file here, and parts to a URL; leave the suffix away")
@@ -335,14 +335,15 @@ def _to_parts(
     scheduler: str | None,
 ) -> EmbeddingResult:
     """Embed into a folder of parts, of which those that are there already are left alone."""
-    from xlatent.formats.partitions import Parts, is_url
+    from xlatent.formats.described_folder import is_url
+    from xlatent.formats.partitions import PartitionedTable
 
     if not is_url(output):
         output = str(Path(output).resolve())
     # Workers elsewhere start from another folder.
     tasks = tasks_for_parts([_absolute(one) for one in found], embedder.settings.posterior == "exact")
-    parts = Parts(output)
-    parts.begin(_description(tasks, embedder.settings))
+    parts = PartitionedTable(output)
+    parts.create_or_resume(_description(tasks, embedder.settings))
     known = _completed(parts, [task.part for task in tasks])
     done = dict(known)
     waiting = [task for task in tasks if task.part not in known]
@@ -365,7 +366,7 @@ def _to_parts(
             "that name; give one that all share, or a URL"
         )
     if len(written) == len(tasks):
-        parts.sweep()
+        parts.remove_temporaries()
     return EmbeddingResult(
         output,
         sum(result.n_rows for result in done.values()),
@@ -376,12 +377,12 @@ def _to_parts(
     )
 
 
-def _completed(parts: "Parts", files: Sequence[str]) -> dict[str, PartResult]:
+def _completed(parts: "PartitionedTable", files: Sequence[str]) -> dict[str, PartResult]:
     """Tell what those of some parts hold that are there."""
     # A part without rows may be that of a shard which could not be read: it is tried again.
     return {
         file: PartResult(there.rows, [Failure(*failure) for failure in there.failures], [])
-        for file, there in parts.written(files).items()
+        for file, there in parts.completed(files).items()
         if there.rows
     }
 
@@ -410,7 +411,7 @@ def _to_hats(
 def _absolute(one: "Source | ShardSlice") -> "Source | ShardSlice":
     """The same wherever a worker was started."""
     from xlatent.formats.companions import is_none
-    from xlatent.formats.partitions import is_url
+    from xlatent.formats.described_folder import is_url
 
     if isinstance(one, ShardSlice):
         return one if is_url(one.store) else one._replace(store=str(Path(one.store).resolve()))

@@ -18,8 +18,7 @@ if TYPE_CHECKING:
     from xlatent.core.spectrum import Spectrum
     from xlatent.formats.inputs import Source
     from xlatent.formats.ogip_response import ResponseReader
-    from xlatent.formats.store import Store
-    from xlatent.formats.store_rows import Rows
+    from xlatent.formats.store_shards import ShardReader
     from xlatent.infer.embed import LatentModel
 
 # The warnings module is not made for threads, which a Dask worker may have, and a notebook.
@@ -56,8 +55,7 @@ class Embedder:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self._stores: dict[str, Store] = {}
-        self._shard: tuple[ShardSlice, Rows] | None = None
+        self._stores: dict[str, ShardReader] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Embedder, (self.settings,)
@@ -97,10 +95,10 @@ class Embedder:
         WriteError
             If the part cannot be written.
         """
-        from xlatent.formats.partitions import Parts
+        from xlatent.formats.partitions import PartitionedTable
 
         rows, failures, notices = self.embed(task)
-        Parts(folder).write(task.part, rows, failures)
+        PartitionedTable(folder).write(task.part, rows, failures)
         return PartResult(rows.num_rows, failures, notices)
 
     @cached_property
@@ -138,7 +136,7 @@ class Embedder:
                 yield found
             return
         try:
-            stored = self._stored(task.of)
+            stored = self._shards(task.of.store).read_kept(task.of.shard)
         except Exception as error:
             failures.extend(all_failed(task, reason(error)))
             return
@@ -155,16 +153,13 @@ class Embedder:
         curve = not (self.settings.refine and self._model.info.probabilistic)
         return source.read(responses=self._responses, spread=curve)
 
-    def _stored(self, rows: ShardSlice) -> "Rows":
-        """The shard that was read last, from which several tasks may be cut; shards of a store share its responses."""
-        from xlatent.formats.store import Shard, Store, StoreInfo
+    def _shards(self, store: str) -> "ShardReader":
+        """Reader of a store, which keeps responses and the shard read last: several tasks may be cut from that."""
+        from xlatent.formats.store_shards import ShardReader
 
-        whole = rows._replace(begin=0, stop=rows.shard.rows)
-        if self._shard is None or self._shard[0] != whole:
-            if rows.store not in self._stores:
-                self._stores[rows.store] = Store(rows.store, StoreInfo())
-            self._shard = whole, Shard(self._stores[rows.store], rows.shard).rows()
-        return self._shard[1]
+        if store not in self._stores:
+            self._stores[store] = ShardReader(store)
+        return self._stores[store]
 
     def _rows(self, spectra: "list[Spectrum]", failures: list[Failure]) -> "Iterator[pa.Table]":
         """Rows of some spectra together or, if one of them cannot be embedded, of each half alone."""

@@ -11,7 +11,7 @@ from xlatent.workflows.notices import Failure
 
 if TYPE_CHECKING:
     from xlatent.formats.inputs import Source
-    from xlatent.formats.store import ShardInfo
+    from xlatent.formats.store_shards import ShardInfo
 
 _FEW, _MANY = 32, 64  # the same of files, whose responses are in memory too
 _FILES_IN_PART = 1024
