@@ -17,7 +17,7 @@ from xlatent.core.bundle import DEFAULT_MODEL
 from xlatent.core.grid import ModelGrid
 from xlatent.core.latents import LatentTable
 from xlatent.infer.embed import LatentModel, load_model
-from xlatent.infer.photometry import FLUX_FLOOR, RATIOS, Measured, embed_measured
+from xlatent.infer.photometry import FLUX_FLOOR, RATIOS, PhotometricColumn, embed_photometry
 from xlatent.simulate import acis
 from xlatent.simulate.continuum import powerlaw
 from xlatent.workflows.catalogue_rows import RATIO_ERROR
@@ -44,8 +44,8 @@ def run(
     error = np.full(len(truth), RATIO_ERROR)
     with Progress() as progress:
         bar = progress.add_task("Embedding", total=len(truth))
-        measured = [Measured(ratio, values, error, error) for ratio, values in ratios.items()]
-        latents = embed_measured(model, measured, {}, progress=lambda done: progress.advance(bar, done))
+        measured = [PhotometricColumn(ratio, values, error, error) for ratio, values in ratios.items()]
+        latents = embed_photometry(model, measured, {}, progress=lambda done: progress.advance(bar, done))
     found = {
         "z": photon_index(model.decode(latents.z), model.grid),
         "extremely randomised trees": cross_val_predict(trees, np.stack(list(ratios.values()), 1), truth, cv=folds),
@@ -102,9 +102,9 @@ def coverage(model: LatentModel, n: int, error: float) -> dict[str, tuple[float,
     for band in BANDS:
         flux = truth[f"photflux_{band}"] = photon_flux(photons, model.grid.energy, band)
         seen = flux + np.hypot(sigma, FLUX_FLOOR * flux) * rng.standard_normal(n)
-        measured.append(Measured(f"photflux_{band}", seen, np.full(n, sigma), np.full(n, sigma)))
+        measured.append(PhotometricColumn(f"photflux_{band}", seen, np.full(n, sigma), np.full(n, sigma)))
     truth["photflux_b"] = photon_flux(photons, model.grid.energy, "b")
-    latents = embed_measured(model, measured, {})
+    latents = embed_photometry(model, measured, {})
     shares = {name: (_inside(latents, name, values), np.nan) for name, values in truth.items()}
     pull = np.abs(z - latents.z) / latents.z_err
     return {f"z{i}": tuple(np.mean(pull[:, i] < k) for k in (1.0, 1.96)) for i in range(z.shape[1])} | shares

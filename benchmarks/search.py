@@ -20,7 +20,7 @@ from xlatent.core.bundle import DEFAULT_MODEL
 from xlatent.core.grid import ModelGrid
 from xlatent.formats import catalogue_tables
 from xlatent.infer.embed import load_model
-from xlatent.infer.photometry import Measured, embed_measured
+from xlatent.infer.photometry import PhotometricColumn, embed_photometry
 from xlatent.science.deconvolution import Population, select_population
 from xlatent.science.measurement import remove_prior
 from xlatent.science.neighbours import Index
@@ -93,8 +93,8 @@ def posteriors(model: str | Path, workers: int | None) -> Posteriors:
             [np.ma.filled(np.ma.asarray(rows[f"{prefix}F{band}"]).astype(float), np.nan) for band in "smh"]
             for prefix in ("", "e_")
         )
-        bands = [Measured(f"flux_{b}", f, e, e) for b, f, e in zip("smh", fluxes, errors, strict=True)]
-        latents = embed_measured(load_model(model, threads=1), bands, {})
+        bands = [PhotometricColumn(f"flux_{b}", f, e, e) for b, f, e in zip("smh", fluxes, errors, strict=True)]
+        latents = embed_photometry(load_model(model, threads=1), bands, {})
         found.append((latents.z, latents.covariance))
     z, covariance = (np.concatenate(parts) for parts in zip(*found, strict=True))
     finite = np.isfinite(z).all(axis=1)

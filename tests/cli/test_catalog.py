@@ -6,7 +6,7 @@ from astropy import units
 from astropy.table import MaskedColumn, Table
 
 from xlatent.formats import latent_tables
-from xlatent.infer import photometry
+from xlatent.infer import photometry_sampler
 
 N = 4
 FLUXES = {"s": 2e-14, "m": 2.5e-14, "h": 8e-14}
@@ -16,7 +16,7 @@ FLUXES = {"s": 2e-14, "m": 2.5e-14, "h": 8e-14}
 def small_bank():
     """A small large bank, so that tests begin at once."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(photometry, "_MANY", 2**14)
+        patch.setattr(photometry_sampler, "_MANY", 2**14)
         yield
 
 

@@ -140,13 +140,6 @@ def test_where_importance_sampling_fails_the_ensemble_agrees(model, monkeypatch)
     assert np.all(np.abs(draws.std(axis=0) / usual.std(axis=0) - 1.0) < 3.5 * error)
 
 
-def test_systematic_draws_follow_the_weights():
-    rng = np.random.default_rng(8)
-    weights = rng.dirichlet(np.full(50, 0.3))
-    times = np.bincount(sampling._systematic(rng, weights, 1000), minlength=50)
-    assert times.sum() == 1000 and np.all(np.abs(times - 1000 * weights) < 1.0)
-
-
 def test_the_table_is_that_of_the_draws_and_the_same_made_twice(model):
     rng = np.random.default_rng(9)
     spectra = [spectrum_of(model, rng, 0.5 * rng.standard_normal(8), counts, 20.0) for counts in (0.0, 300.0)]

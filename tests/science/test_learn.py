@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from xlatent.cli.classify import CLASSIFIER
 from xlatent.cli.main import app
 from xlatent.core.bundle import DEFAULT_MODEL, locate
-from xlatent.infer import photometry
+from xlatent.infer import photometry_sampler
 from xlatent.science import formulas, information
 
 PAGE = Path(__file__).parents[2] / "docs" / "learn.md"
@@ -26,7 +26,7 @@ def test_the_page_runs_as_written(shared_data, tmp_path, monkeypatch):
         (tmp_path / name).write_text("".join([head, *rows[::every]]))
     (tmp_path / "spectra").symlink_to(shared_data / "spectra")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(photometry, "_MANY", 2**14)
+    monkeypatch.setattr(photometry_sampler, "_MANY", 2**14)
     monkeypatch.setattr(information, "N_PERMUTATIONS", 10)
     monkeypatch.setattr(formulas, "_EVALUATIONS", 4000)
     commands = []

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
@@ -22,6 +24,9 @@ from xlatent.infer.observation import Observation, encode, prepare
 from xlatent.infer.quantities import LEVELS, Draws, drawn_fluxes, posterior_draws, quantiles, quantities
 from xlatent.infer.refine import Decoder, Proposal, RefinedFits, refine
 from xlatent.infer.sample import sample, with_moments_of
+
+if TYPE_CHECKING:
+    from xlatent.infer.photometry_sampler import PriorSampler
 
 # Columns of the table that the spectrum brings along.
 _FROM_META = (
@@ -267,6 +272,13 @@ class LatentModel:
             photons_hi=density[2],
             table=LatentTable(row, {"model": self.info.name, "model_sha256": self.info.fingerprint}),
         )
+
+    @cached_property
+    def photometry_sampler(self) -> "PriorSampler":
+        """Draws of the prior with their band fluxes, made for the first catalogue and kept for the next."""
+        from xlatent.infer.photometry_sampler import PriorSampler
+
+        return PriorSampler(self._decoder, self.grid, self.info.latents)
 
     def _draw(
         self, observations: list[Observation], fitted: RefinedFits, kind: str

@@ -5,8 +5,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import gammaln, logsumexp
+from scipy.special import logsumexp
 
+from xlatent.infer.importance import (
+    DOF,
+    StudentComponents,
+    effective_number,
+    normalised_weights,
+    student_log_density,
+    student_stretch,
+    systematic_indices,
+)
 from xlatent.infer.observation import Observation
 from xlatent.infer.refine import (
     AMPLITUDE_WIDTH,
@@ -21,7 +30,6 @@ from xlatent.infer.refine import (
 _SEED = 20251015
 # Importance sampling: points a round, rounds at most, and components of the proposal besides the prior.
 _POINTS, _ROUNDS, _COMPONENTS = 2000, 12, 8
-_DOF = 5.0  # degrees of freedom of all proposals: tails heavier than those of any likelihood
 _LEAST_PRIOR = 0.03  # share of the proposal that stays with the prior, so that no part of it is forgotten
 _LEAST_SHARE = 0.01  # of any other component, but the largest always stays
 _FEW = 200.0  # effective draws below which importance sampling is given up
@@ -73,12 +81,12 @@ def sample(
         rng = np.random.default_rng(_SEED)
         centre = np.append(posterior.z[i], posterior.log_amplitude[i])
         points, weights = _importance(target, centre, posterior.statistical[i], rng, 2.0 * n_draws)
-        ess[i] = 1.0 / np.sum(weights**2)
+        ess[i] = effective_number(weights)
         if ess[i] >= _FEW:
-            draws[i] = points[_systematic(rng, weights, n_draws)]
+            draws[i] = points[systematic_indices(weights, n_draws, rng.random())]
         else:
-            spread = _softened(np.log(weights + 1e-300), float(_WALKERS))
-            walkers = points[_systematic(rng, spread, _WALKERS)]
+            spread = normalised_weights(np.log(weights + 1e-300), float(_WALKERS))
+            walkers = points[systematic_indices(spread, _WALKERS, rng.random())]
             draws[i], ess[i] = _ensemble(target.log_density, walkers, rng, n_draws)
     return draws, ess
 
@@ -121,32 +129,29 @@ class _Mixture:
     """Proposal: Student's t components, and the prior of z with the amplitude that the counts want (last share)."""
 
     shares: Float[np.ndarray, " k_1"]
-    means: Float[np.ndarray, "k dim"]
-    roots: Float[np.ndarray, "k dim dim"]
+    components: StudentComponents
     target: _Target
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        *numbers, of_prior = rng.multinomial(n, self.shares)
-        dim = self.means.shape[1]
+        *numbers, of_prior = rng.multinomial(n, self.shares).tolist()
+        means, roots = self.components.means, self.components.roots
+        dim = means.shape[1]
         parts = []
-        for number, mean, root in zip(numbers, self.means, self.roots, strict=True):
-            stretch = np.sqrt(_DOF / rng.chisquare(_DOF, number))
-            parts.append(mean + stretch[:, None] * (rng.standard_normal((number, dim)) @ root.T))
+        for number, mean, root in zip(numbers, means, roots, strict=True):
+            stretch = student_stretch(rng, number)
+            parts.append(mean + stretch * (rng.standard_normal((number, dim)) @ root.T))
         z = rng.standard_normal((of_prior, dim - 1))
-        log_amplitude = self.target.wanted(z) + self.target.width * rng.standard_t(_DOF, of_prior)
+        log_amplitude = self.target.wanted(z) + self.target.width * rng.standard_t(DOF, of_prior)
         return np.concatenate([*parts, np.column_stack([z, log_amplitude])])
 
     def log_densities(self, theta: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ln of share times density of each component [k + 1, n], and squared distances from the first k [k, n]."""
+        densities, distance = self.components.log_densities(theta)
         dim = theta.shape[1]
-        white = zip(self.means, np.linalg.inv(self.roots), strict=True)
-        distance = np.stack([np.sum(((theta - mean) @ inverse.T) ** 2, axis=1) for mean, inverse in white])
-        scale = np.log(np.diagonal(self.roots, axis1=1, axis2=2)).sum(axis=1)
         gaussian = -0.5 * np.sum(theta[:, :-1] ** 2, axis=1) - 0.5 * (dim - 1) * np.log(2.0 * np.pi)
         pull = (theta[:, -1] - wanted) / self.target.width
-        prior = gaussian + _student(pull**2, 1) - np.log(self.target.width)
-        each = np.vstack([_student(distance, dim) - scale[:, None], prior])
-        return np.log(self.shares)[:, None] + each, distance
+        prior = gaussian + student_log_density(pull**2, 1) - np.log(self.target.width)
+        return np.log(self.shares)[:, None] + np.vstack([densities, prior]), distance
 
     def fitted(self, theta: np.ndarray, wanted: np.ndarray, weights: np.ndarray) -> "_Mixture":
         """One step of expectation and maximisation with weighted points, for t components of fixed tails."""
@@ -155,10 +160,10 @@ class _Mixture:
         shares = members.sum(axis=1)
         dim = theta.shape[1]
         means, roots, kept = [], [], []
-        for member, far, root, share in zip(members, distance, self.roots, shares, strict=False):
+        for member, far, root, share in zip(members, distance, self.components.roots, shares, strict=False):
             if share < min(_LEAST_SHARE, shares[:-1].max()):  # too few points for a covariance
                 continue
-            pull = member * (_DOF + dim) / (_DOF + far)
+            pull = member * (DOF + dim) / (DOF + far)
             mean = pull @ theta / pull.sum()
             apart = theta - mean
             # A little of the old covariance keeps the new one from collapsing on few points.
@@ -167,13 +172,7 @@ class _Mixture:
             roots.append(np.linalg.cholesky(covariance))
             kept.append(max(share, _LEAST_SHARE))
         all_shares = np.array([*kept, max(shares[-1], _LEAST_PRIOR)])
-        return _Mixture(all_shares / all_shares.sum(), np.array(means), np.array(roots), self.target)
-
-
-def _student(distance: np.ndarray, dim: int) -> np.ndarray:
-    """Ln density of Student's t of unit scale in ``dim`` dimensions, from squared distances."""
-    norm = gammaln((_DOF + dim) / 2.0) - gammaln(_DOF / 2.0) - 0.5 * dim * np.log(_DOF * np.pi)
-    return norm - 0.5 * (_DOF + dim) * np.log1p(distance / _DOF)
+        return _Mixture(all_shares / all_shares.sum(), StudentComponents(np.array(means), np.array(roots)), self.target)
 
 
 def _importance(
@@ -181,7 +180,8 @@ def _importance(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Points and their normalised weights, from rounds that end when the effective number is reached."""
     root = np.linalg.cholesky(covariance)
-    proposal = _Mixture(np.array([0.4, 0.3, 0.3]), np.stack([centre] * 2), np.stack([root, 1.7 * root]), target)
+    components = StudentComponents(np.stack([centre] * 2), np.stack([root, 1.7 * root]))
+    proposal = _Mixture(np.array([0.4, 0.3, 0.3]), components, target)
     theta, value, wanted = np.empty((0, len(centre))), np.empty(0), np.empty(0)
     proposals: list[_Mixture] = []
     density = np.empty(0)  # ln of the sum of all rounds' proposals at every point
@@ -196,12 +196,12 @@ def _importance(
         density = np.logaddexp(density, logsumexp(proposal.log_densities(theta, wanted)[0], axis=0))
         proposals.append(proposal)
         log_weights = value - density
-        weights = _softened(log_weights, 0.0)
-        if 1.0 / np.sum(weights**2) >= wanted_ess:
+        weights = normalised_weights(log_weights)
+        if effective_number(weights) >= wanted_ess:
             break
-        softened = _softened(log_weights, _FEW)
+        tempered = normalised_weights(log_weights, _FEW)
         first = turn == 0
-        proposal = _scattered(theta, softened, rng, target) if first else proposal.fitted(theta, wanted, softened)
+        proposal = _scattered(theta, tempered, rng, target) if first else proposal.fitted(theta, wanted, tempered)
     return theta, weights
 
 
@@ -210,26 +210,9 @@ def _scattered(theta: np.ndarray, weights: np.ndarray, rng: np.random.Generator,
     mean = weights @ theta
     apart = theta - mean
     root = np.linalg.cholesky(0.7 * (apart.T * weights) @ apart)
-    chosen = theta[_systematic(rng, weights, _COMPONENTS)]
+    chosen = theta[systematic_indices(weights, _COMPONENTS, rng.random())]
     shares = np.append(np.full(_COMPONENTS, 0.9 / _COMPONENTS), 0.1)
-    return _Mixture(shares, 0.5 * (chosen + mean), np.stack([root] * _COMPONENTS), target)
-
-
-def _softened(log_weights: np.ndarray, least: float) -> np.ndarray:
-    """Normalised weights, raised to a power below one where fewer than ``least`` would be effective."""
-    power = 1.0
-    while True:
-        weights = np.exp(power * (log_weights - log_weights.max()))
-        weights /= weights.sum()
-        if 1.0 / np.sum(weights**2) >= least or power < 0.01:
-            return weights
-        power *= 0.8
-
-
-def _systematic(rng: np.random.Generator, weights: np.ndarray, n: int) -> np.ndarray:
-    """Indices of ``n`` equally weighted points: each taken as often as its weight says, to within one."""
-    steps = (rng.random() + np.arange(n)) / n
-    return np.minimum(np.searchsorted(np.cumsum(weights), steps), len(weights) - 1)
+    return _Mixture(shares, StudentComponents(0.5 * (chosen + mean), np.stack([root] * _COMPONENTS)), target)
 
 
 def _ensemble(

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from astropy.table import Table
 
     from xlatent.core.latents import LatentTable
-    from xlatent.infer.photometry import Measured
+    from xlatent.infer.photometry import PhotometricColumn
 
 KEYS = ("name", "obsid", "obi", "region_id", "ra", "dec")
 """Columns that are kept beside the latents."""
@@ -87,7 +87,7 @@ def embed_catalogue(
     from xlatent.formats import latent_tables
     from xlatent.formats.catalogue_tables import read_columns
     from xlatent.infer.embed import load_model
-    from xlatent.infer.photometry import embed_measured
+    from xlatent.infer.photometry import embed_photometry
 
     named = None if columns is None else parse_columns(columns)
     path = table if isinstance(table, str | Path) else "the table"
@@ -102,7 +102,7 @@ def embed_catalogue(
         if progress is not None:
             progress(done, len(rows))
 
-    latents = embed_measured(load_model(DEFAULT_MODEL if model is None else model), measured, keys, progress=advance)
+    latents = embed_photometry(load_model(DEFAULT_MODEL if model is None else model), measured, keys, progress=advance)
     if output is not None:
         latent_tables.write(latents, output)
     return latents
@@ -144,7 +144,9 @@ def parse_columns(columns: str | Mapping[str, str]) -> dict[str, dict[str, str]]
     return named
 
 
-def measurements(table: "Table", named: Mapping[str, Mapping[str, str]] | None, path: str | Path) -> "list[Measured]":
+def measurements(
+    table: "Table", named: Mapping[str, Mapping[str, str]] | None, path: str | Path
+) -> "list[PhotometricColumn]":
     """Take the measured quantities of a catalogue, by the columns named or by those of the Chandra Source Catalog.
 
     Parameters
@@ -163,7 +165,7 @@ def measurements(table: "Table", named: Mapping[str, Mapping[str, str]] | None, 
     """
     import numpy as np
 
-    from xlatent.infer.photometry import RATIOS, Measured
+    from xlatent.infer.photometry import RATIOS, PhotometricColumn
 
     if named is None:
         named = _csc_columns(table, path)
@@ -201,7 +203,7 @@ def measurements(table: "Table", named: Mapping[str, Mapping[str, str]] | None, 
                 f"{path}: {parts['value']} has no error; name its column with {quantity}_err, or those of its 68 % "
                 f"limits with {quantity}_lolim and {quantity}_hilim, in --columns"
             )
-        measured.append(Measured(quantity, value, lower, upper))
+        measured.append(PhotometricColumn(quantity, value, lower, upper))
     return measured
 
 
