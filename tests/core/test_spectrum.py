@@ -1,5 +1,7 @@
 """Laws of Spectrum and Response: folding is linear, backgrounds scale, bands take what Sherpa's notice takes."""
 
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -152,3 +154,14 @@ def test_reprs_can_be_read():
         assert words in text
     assert repr(response()).startswith("<Response of CHANDRA ACIS: 5 energy bins 0.5-7.5 keV, 8 channels")
     assert "response: none" in repr(background)
+
+
+def test_tables_for_notebooks_say_the_same_and_are_escaped():
+    meta = {"name": "s1", "object": "<b>3C 273</b> & more", "telescope": "CHANDRA"}
+    table = ElementTree.fromstring(Spectrum(np.ones(N_CHAN), 2500.0, response=response(), meta=meta)._repr_html_())
+    assert table.find("caption").text == "Spectrum 's1': <b>3C 273</b> & more, CHANDRA"
+    rows = {row.find("th").text: row.find("td").text for row in table.iter("tr")}
+    assert set(rows) == {"counts", "background", "response"}
+    assert rows["background"] == "none" and rows["counts"].startswith("7 counts in 0.5-7 keV")
+    (row,) = ElementTree.fromstring(response()._repr_html_()).iter("tr")
+    assert "5 energy bins" in row.find("td").text

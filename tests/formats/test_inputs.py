@@ -1,13 +1,16 @@
 """Files, folders, patterns and manifests all come down to the same list of spectra."""
 
+import warnings
 from pathlib import Path
 
 import pytest
 
 from xlatent.core.errors import ReadError, XlatentWarning
 from xlatent.formats import inputs, ogip_spectrum
+from xlatent.formats.ogip_response import ResponseReader
 
 from . import ogip_files as files
+from .test_ogip_spectrum import type_two
 
 
 def names(found):
@@ -148,3 +151,61 @@ def test_real_folders(shared_data):
     manifest = inputs.find([shared_data / "spectra" / "manifest.csv"])
     assert len(manifest) == 24
     assert {source.pha for source in folder} == {source.pha for source in manifest}
+
+
+# ---- spectra of all that was found
+
+
+def test_all_spectra_of_files_folders_manifests_and_patterns(tmp_path):
+    (tmp_path / "folder").mkdir()
+    path = files.whole(tmp_path / "folder")
+    manifest = tmp_path / "list.csv"
+    manifest.write_text("name,pha,background\none,folder/src.pi,none\n")
+    for given in (path, str(path), tmp_path / "folder", f"{tmp_path}/f*/src.pi", [path], iter([path, path])):
+        (spectrum,) = inputs.read_all(given)
+        assert spectrum.name == "src" and spectrum.background is not None and spectrum.response is not None
+    one, other = inputs.read_all([manifest, tmp_path / "folder"])
+    assert (one.name, one.background) == ("one", None)
+    assert other.background is not None
+    assert one.response is other.response
+    assert inputs.read_all([]) == []
+
+
+def test_all_rows_of_type_two(tmp_path):
+    files.whole(tmp_path)
+    spectra = inputs.read_all([type_two(tmp_path / "grating.pha", ANCRFILE="src.arf"), tmp_path / "src.pi"])
+    assert [spectrum.name for spectrum in spectra] == ["grating_3", "grating_5", "grating_9", "src"]
+    assert len({id(spectrum.response) for spectrum in spectra}) == 1
+
+
+def test_a_reader_is_shared_between_calls(tmp_path):
+    path = files.whole(tmp_path)
+    reader = ResponseReader()
+    (one,), (other,) = (inputs.read_all(path, responses=reader) for _ in range(2))
+    assert one.response is other.response
+    assert inputs.read_all(path)[0].response is not one.response
+
+
+def test_the_first_spectrum_that_cannot_be_read_is_named(tmp_path):
+    files.whole(tmp_path, EXPOSURE=-1.0)
+    with pytest.raises(ReadError, match=r"src\.pi.*exposure must be a positive number"):
+        inputs.read_all(tmp_path)
+
+
+def test_real_spectra_share_responses(shared_data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", XlatentWarning)
+        spectra = inputs.read_all(shared_data / "other-missions")
+    assert {spectrum.meta["telescope"] for spectrum in spectra} == {"ASCA", "SWIFT", "XMM"}
+
+
+def test_warnings_know_their_kind_and_file(tmp_path):
+    path = files.whole(tmp_path, RESPFILE="none", ANCRFILE="none")
+    (tmp_path / "cut.fits").write_bytes((tmp_path / "src.rmf").read_bytes()[:1000])
+    with pytest.warns(XlatentWarning) as told:
+        inputs.find([tmp_path])
+    found = {warning.message.kind: warning.message.file for warning in told}
+    assert found == {
+        "a damaged file was passed over": str(tmp_path / "cut.fits"),
+        "a spectrum names no response and is read with the only one in its folder": str(path),
+    }

@@ -13,6 +13,7 @@ from xlatent.core.errors import ReadError, XlatentWarning
 from xlatent.core.spectrum import Spectrum
 from xlatent.formats import multimodal_universe as mmu
 from xlatent.formats import ogip_spectrum
+from xlatent.formats.inputs import read_all
 from xlatent.infer.embed import load_model
 from xlatent.simulate import acis
 from xlatent.simulate.continuum import powerlaw
@@ -121,6 +122,17 @@ def test_identity_and_what_was_assumed_are_in_meta(shard):
     assert meta["name"] == "2CXOJ120100.0+010203_101_0_8"
     assert (meta["obsid"], meta["obi"], meta["region_id"], meta["ra"], meta["dec"]) == (101, 0, 8, 180.0, 1.0)
     assert meta["flags"] == ("nominal_response",)
+
+
+def test_start_of_the_observation_is_in_meta(shard, tmp_path):
+    assert mmu.read(shard, nominal)[0].meta["mjd"] == 55200.0
+
+
+def test_shards_are_among_all_that_is_read(shard, observed):
+    spectra = read_all([shard, shard.parent])
+    assert [s.name for s in spectra] == [s.name for s in mmu.read(shard, nominal)]
+    assert spectra[0].response.chan_lo.size < nominal(2010).chan_lo.size
+    assert read_all(shard, spread=True)[0].response.chan_lo.size == nominal(2010).chan_lo.size
 
 
 def test_year_of_the_observation_chooses_the_response(shard, tmp_path):

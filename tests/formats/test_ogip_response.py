@@ -3,6 +3,7 @@
 import gzip
 import shutil
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -161,3 +162,55 @@ def test_areas_of_one_matrix_are_bounded(tmp_path):
         arf = files.arf(tmp_path / f"{i}.arf", area=np.full(N_ENERGY, 1.0 + i))
         ogip_spectrum.read(path, arf=arf, responses=reader)
     assert [len(matrix.made) for matrix in reader._rmfs.values()] == [4]
+
+
+def test_what_was_kept_can_be_let_go(tmp_path, reader):
+    path = files.whole(tmp_path)
+    first = ogip_spectrum.read(path, responses=reader).response
+    reader.clear_cache()
+    assert not np.shares_memory(first.area, ogip_spectrum.read(path, responses=reader).response.area)
+    assert ogip_spectrum.read(path).response is not ogip_spectrum.read(path).response
+
+
+def test_threads_share_a_reader(tmp_path):
+    """Whatever the order, each file gives its own matrix, and equal ones are the same object, within the bounds."""
+    path = files.whole(tmp_path)
+    probe = ResponseReader()
+    ogip_spectrum.read(path, responses=probe)
+    (size,) = (matrix.size for matrix in probe._rmfs.values())
+    reader = ResponseReader(max_bytes=int(2.5 * size), max_areas=2)
+    lost = [0.05 * i for i in range(4)]
+    rmfs = [files.rmf(tmp_path / f"{i}.rmf", files.matrix(lost=part)) for i, part in enumerate(lost)]
+    arfs = [files.arf(tmp_path / f"{i}.arf", area=np.full(N_ENERGY, 1.0 + i)) for i in range(4)]
+
+    def read(turn):
+        i, j = turn % 4, turn // 4 % 4
+        return i, j, ogip_spectrum.read(path, rmf=rmfs[i], arf=arfs[j], responses=reader).response
+
+    with ThreadPoolExecutor(4) as pool:
+        for i, j, response in pool.map(read, range(200)):
+            assert response.area[0] == 1.0 + j
+            np.testing.assert_array_equal(response.redistribution.toarray(), files.matrix(lost=lost[i]))
+    assert sum(matrix.size for matrix in reader._rmfs.values()) <= 2.5 * size
+
+    reader = ResponseReader()
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: ogip_spectrum.read(path, responses=reader).response, range(20)))
+    assert all(response is found[0] for response in found)
+
+
+def test_warnings_know_their_kind_and_file(tmp_path):
+    path = files.whole(tmp_path, ANCRFILE="none")
+    rows = files.matrix()
+    rows[:, 0] = 0
+    files.rmf(tmp_path / "src.rmf", rows, first=0, tlmin=False)
+    with pytest.warns(XlatentWarning) as told:
+        ogip_spectrum.read(path)
+    found = {warning.message.kind: warning.message.file for warning in told}
+    assert found == dict.fromkeys(
+        [
+            "an RMF has no TLMIN for F_CHAN, and its first channel was assumed",
+            "an RMF was used without an ARF, its area taken as 1 cm2 at all energies",
+        ],
+        str(tmp_path / "src.rmf"),
+    )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.sparse import csr_array
 
-from xlatent.core.errors import ReadError, ResponseError, WriteError, XlatentWarning
+from xlatent.core.errors import ParameterError, ReadError, ResponseError, WriteError, XlatentWarning
 from xlatent.core.spectrum import Response, Spectrum
 from xlatent.formats import ogip_spectrum, ogip_write
 
@@ -262,6 +262,57 @@ def test_type_two_gives_one_spectrum_a_row(tmp_path):
     assert spectra[0].background_scale == pytest.approx(10 / 1000 / 0.5)
 
 
+def test_one_row_of_type_two(tmp_path):
+    files.whole(tmp_path)
+    path = type_two(tmp_path / "grating.pha", ANCRFILE="src.arf", BACKFILE="src_bkg.pi")
+    spectrum = ogip_spectrum.read(path, row=1)
+    assert (spectrum.name, spectrum.exposure) == ("grating_5", 20)
+    np.testing.assert_array_equal(spectrum.counts, COUNTS + 1)
+    with pytest.raises(ReadError, match=r"grating\.pha holds 3 spectra .* give row=0 to row=2, or .*read_all"):
+        ogip_spectrum.read(path)
+    for row in (-1, 3):
+        with pytest.raises(ParameterError, match=rf"row should be 0 to 2 .*, and it is {row}"):
+            ogip_spectrum.read(path, row=row)
+
+
+def test_a_file_of_one_spectrum_has_row_0_alone(tmp_path):
+    path = files.pha(tmp_path / "a.pi")
+    assert ogip_spectrum.read(path, row=0).name == "a"
+    with pytest.raises(ParameterError, match="row should be 0 to 0"):
+        ogip_spectrum.read(path, row=1)
+
+
+# ---- start of the observation
+
+
+@pytest.mark.parametrize(
+    ("keywords", "mjd"),
+    [
+        ({"MJD-OBS": 55773.25, "DATE-OBS": "2012-07-01"}, 55773.25),
+        ({"MJD-OBS": 0.0, "DATE-OBS": "2012-07-01T12:00:00"}, 56109.5),
+        ({"DATE-OBS": "2012-07-01", "TIME-OBS": "06:00:00"}, 56109.25),
+        ({"DATE-OBS": "unknown", "MJDREFI": 50814, "MJDREFF": 0.5, "TSTART": 86400.0}, 50815.5),
+        ({"MJDREF": 50814.0, "TSTART": 43200.0, "TIMEZERO": 43200.0, "TIMEUNIT": "s"}, 50815.0),
+        ({"MJDREF": 50814.0, "TSTART": 1.0, "TIMEUNIT": "d"}, None),
+        ({"MJDREF": 50814.0}, None),
+        ({"MJD-OBS": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_start_of_the_observation(tmp_path, keywords, mjd):
+    spectrum = ogip_spectrum.read(files.pha(tmp_path / "a.pi", **keywords))
+    assert spectrum.meta.get("mjd") == mjd
+
+
+def test_start_of_real_observations(shared_data):
+    for folder, file, mjd in (
+        ("asca-sis0__he-1104-1805", "s0_mar24_bin.pha", 50234.189988),
+        ("swift-xrt__2m02594633", "target_sr.pha", 57389.675847),
+    ):
+        spectrum = ogip_spectrum.read(shared_data / "other-missions" / folder / file, background="none")
+        assert spectrum.meta["mjd"] == pytest.approx(mjd, abs=1e-6)
+
+
 # ---- response matrices
 
 
@@ -423,7 +474,7 @@ def test_part_of_the_channels_is_matched_by_number(tmp_path):
 
 
 def test_reads_back_what_it_wrote(tmp_path):
-    spectrum = ogip_spectrum.read(files.whole(tmp_path, OBJECT="Vega", OBS_ID="7", RA=1.5))
+    spectrum = ogip_spectrum.read(files.whole(tmp_path, **{"OBJECT": "Vega", "OBS_ID": "7", "RA": 1.5, "MJD-OBS": 5e4}))
     path = spectrum.to_ogip(tmp_path / "new" / "folder", "again")
     again = ogip_spectrum.read(path)
     assert sorted(p.name for p in path.parent.iterdir()) == ["again.arf", "again.pha", "again.rmf", "again_bkg.pha"]
@@ -432,6 +483,7 @@ def test_reads_back_what_it_wrote(tmp_path):
     assert again.background_scale == spectrum.background_scale
     np.testing.assert_array_equal(dense(again), dense(spectrum))
     assert {key: again.meta[key] for key in ("object", "obsid", "ra")} == {"object": "Vega", "obsid": "7", "ra": 1.5}
+    assert again.meta["mjd"] == 5e4
     assert again.response.first_channel == spectrum.response.first_channel
 
 

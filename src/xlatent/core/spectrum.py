@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -11,6 +11,10 @@ from scipy.sparse import csr_array
 
 from xlatent.core.errors import ParameterError, ResponseError
 from xlatent.core.hooks import implementation
+from xlatent.core.html import html_table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CSC_BROAD_BAND = (0.5, 7.0)
 """The broad band of the Chandra Source Catalog, keV (Evans et al. 2024, ApJS 274, 22)."""
@@ -62,6 +66,12 @@ class Response:
     ------
     ParameterError
         If shapes disagree, or values are not finite or not in order.
+
+    Examples
+    --------
+    >>> edges = np.array([1.0, 2.0, 3.0])
+    >>> Response(edges[:-1], edges[1:], np.full(2, 100.0), csr_array(np.eye(2)), edges[:-1], edges[1:])
+    <Response: 2 energy bins 1-3 keV, 2 channels, area up to 100 cm2>
     """
 
     energy_lo: Float[np.ndarray, " n_energy"]
@@ -105,22 +115,29 @@ class Response:
             raise ParameterError("the redistribution matrix holds values that are not finite")
 
     def fold(self, photon_flux: Float[np.ndarray, "*batch n_energy"]) -> Float[np.ndarray, "*batch n_chan"]:
-        """Count rate in each channel from a photon flux.
+        """Fold a photon flux into the count rate in each channel.
 
         Parameters
         ----------
-        photon_flux
-            Photons/cm2/s in each energy bin (integrated over the bin), ``[n_energy]`` or ``[n_batch, n_energy]``.
+        photon_flux : array [n_energy] or [n_batch, n_energy]
+            Photons/cm2/s in each energy bin (integrated over the bin).
 
         Returns
         -------
-        Counts/s in each channel, with the same leading shape:
-        ``rate_k = sum_e photon_flux_e * area_e * redistribution_ek`` (OGIP CAL/GEN/92-002).
+        array [n_chan] or [n_batch, n_chan]
+            Counts/s: ``rate_k = sum_e photon_flux_e * area_e * redistribution_ek`` (OGIP CAL/GEN/92-002).
 
         Raises
         ------
         ParameterError
             If the last axis does not have one value for each energy bin.
+
+        Examples
+        --------
+        >>> edges = np.array([1.0, 2.0, 3.0])
+        >>> r = Response(edges[:-1], edges[1:], np.full(2, 100.0), csr_array(np.eye(2)), edges[:-1], edges[1:])
+        >>> r.fold(np.array([0.01, 0.02]))
+        array([1., 2.])
         """
         if photon_flux.shape[-1:] != self.energy_lo.shape:
             raise ParameterError(
@@ -131,8 +148,12 @@ class Response:
 
     def __repr__(self) -> str:
         """One line: instrument, energy grid, channels, peak area."""
-        who = " ".join(str(self.meta[key]) for key in ("telescope", "instrument") if self.meta.get(key))
+        who = _instrument(self.meta)
         return f"<Response{' of ' + who if who else ''}: {self._grid()}>"
+
+    def _repr_html_(self) -> str:
+        """Tell the same as a table, for notebooks."""
+        return html_table("Response", [(_instrument(self.meta), self._grid())])
 
     def _grid(self) -> str:
         return (
@@ -164,8 +185,9 @@ class Spectrum:
     background, response
         The background spectrum and the instrument response, where there are any.
     meta
-        What else is known: ``name, file, object, obsid, obi, region_id, telescope, instrument, date, ra, dec`` and
-        ``warnings`` (what was repaired or missing at reading); keys without a value are absent.
+        What else is known: ``name, file, object, obsid, obi, region_id, telescope, instrument, date, ra, dec``, ``mjd``
+        (start of the observation as Modified Julian Date, in the time system of the file) and ``warnings`` (what was
+        repaired or missing at reading); keys without a value are absent.
 
     Raises
     ------
@@ -173,6 +195,12 @@ class Spectrum:
         If values are not finite, counts are negative, exposure is not positive, or shapes disagree.
     ResponseError
         If the response has another number of channels.
+
+    Examples
+    --------
+    >>> spectrum = Spectrum(np.array([3.0, 0.0, 1.0]), exposure=1000.0, meta={"name": "mine"})
+    >>> spectrum.counts.sum(), spectrum.background_scale
+    (np.float64(4.0), 0.0)
     """
 
     counts: Float[np.ndarray, " n_chan"]
@@ -250,17 +278,29 @@ class Spectrum:
         return scale
 
     def select(self, energy_lo: float | int, energy_hi: float | int) -> Bool[np.ndarray, " n_chan"]:
-        """Good channels that overlap an energy band, as Sherpa's ``notice`` takes them.
+        """Select the good channels that overlap an energy band, as Sherpa's ``notice`` takes them.
 
         Parameters
         ----------
-        energy_lo, energy_hi
+        energy_lo, energy_hi : float
             Band edges, keV.
+
+        Returns
+        -------
+        bool array [n_chan]
+            True where a channel is taken.
 
         Raises
         ------
         ResponseError
             If the spectrum has no response, so that the energies of its channels are unknown.
+
+        Examples
+        --------
+        >>> import xlatent as xl
+        >>> spectrum = xl.read(Path(xl.__file__).parent / "sample" / "sim17_000.pha.gz")
+        >>> int(spectrum.select(0.5, 8.0).sum())
+        515
         """
         if self.response is None:
             raise ResponseError(
@@ -269,34 +309,59 @@ class Spectrum:
         return self.good & (self.response.chan_hi > energy_lo) & (self.response.chan_lo < energy_hi)
 
     def band_counts(self, energy_lo: float | int, energy_hi: float | int) -> BandCounts:
-        """Total, background and net counts in the good channels of a band.
+        """Count what the good channels of a band hold: total, background and net.
 
         Parameters
         ----------
-        energy_lo, energy_hi
+        energy_lo, energy_hi : float
             Band edges, keV.
+
+        Returns
+        -------
+        BandCounts
+            ``total``, ``background``, ``net`` and ``net_err``.
 
         Raises
         ------
         ResponseError
             If the spectrum has no response.
+
+        Examples
+        --------
+        >>> import xlatent as xl
+        >>> spectrum = xl.read(Path(xl.__file__).parent / "sample" / "sim17_000.pha.gz")
+        >>> spectrum.band_counts(0.5, 7.0).total
+        506.0
         """
         return self._sum(self.select(energy_lo, energy_hi), np.ones(self.counts.size))
 
     def net_rate(self, energy_lo: float | int, energy_hi: float | int) -> tuple[float, float]:
-        """Net count rate in a band and its standard deviation, counts/s.
+        """Compute the net count rate in a band and its standard deviation.
 
         AREASCAL acts as exposure does, so each channel is divided by ``exposure * areascale``.
 
         Parameters
         ----------
-        energy_lo, energy_hi
+        energy_lo, energy_hi : float
             Band edges, keV.
+
+        Returns
+        -------
+        tuple of float
+            Rate and standard deviation, counts/s.
 
         Raises
         ------
         ResponseError
             If the spectrum has no response.
+
+        Examples
+        --------
+        >>> import xlatent as xl
+        >>> spectrum = xl.read(Path(xl.__file__).parent / "sample" / "sim17_000.pha.gz")
+        >>> rate, error = spectrum.net_rate(0.5, 7.0)
+        >>> round(rate, 4)
+        0.0088
         """
         time = np.broadcast_to(self.exposure * np.asarray(self.areascale), self.counts.shape)
         weight = np.divide(1.0, time, out=np.zeros(time.shape), where=time > 0)
@@ -308,22 +373,58 @@ class Spectrum:
 
         Parameters
         ----------
-        folder
+        folder : str or Path
             Where to write; made if it does not exist.
-        name
+        name : str, optional
             Stem of the file names; the spectrum's own name if not given.
 
         Returns
         -------
-        Path of the PHA file, whose header names the others.
+        Path
+            The PHA file, whose header names the others.
 
         Raises
         ------
         WriteError
             If the folder cannot be written to, or there is no name.
+
+        Examples
+        --------
+        >>> import xlatent as xl
+        >>> spectrum = xl.read(Path(xl.__file__).parent / "sample" / "sim17_000.pha.gz")
+        >>> spectrum.to_ogip("written", "copy").name
+        'copy.pha'
         """
         path: Path = implementation("write_ogip")(self, folder, name if name is not None else self.name)
         return path
+
+    def plot(self, ax: "Axes | None" = None) -> "Axes":
+        """Draw the counts against energy, with those of the scaled background.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Where to draw; a new figure if not given.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            Nothing is shown or written: ``plt.show()`` and ``ax.figure.savefig(...)`` do that.
+
+        Raises
+        ------
+        ResponseError
+            If the spectrum has no response, so that the energies of its channels are unknown.
+
+        Examples
+        --------
+        >>> import xlatent as xl
+        >>> spectrum = xl.read(Path(xl.__file__).parent / "sample" / "sim17_000.pha.gz")
+        >>> ax = spectrum.plot()
+        >>> ax.figure.savefig("spectrum.png")
+        """
+        axes: Axes = implementation("plot_spectrum")(self, ax)
+        return axes
 
     def _sum(self, mask: Bool[np.ndarray, " n_chan"], weight: Float[np.ndarray, " n_chan"]) -> BandCounts:
         """Weighted sums of counts and scaled background over the channels of a mask."""
@@ -338,20 +439,36 @@ class Spectrum:
 
     def __repr__(self) -> str:
         """Name and instrument, counts and exposure, background, response: a line each."""
-        who = " ".join(str(self.meta[key]) for key in ("telescope", "instrument") if self.meta.get(key))
-        what = ", ".join(part for part in (str(self.meta.get("object", "")), who) if part)
-        lines = [f"<Spectrum {self.name!r}{': ' + what if what else ''}"]
+        (_, counts), *others = self._facts()
+        return "\n".join([f"<{self._title()}", f"  {counts}", *(f"  {label}: {text}" for label, text in others)]) + ">"
+
+    def _repr_html_(self) -> str:
+        """Tell the same as a table, for notebooks."""
+        return html_table(self._title(), self._facts())
+
+    def _title(self) -> str:
+        what = ", ".join(part for part in (str(self.meta.get("object", "")), _instrument(self.meta)) if part)
+        return f"Spectrum {self.name!r}{': ' + what if what else ''}"
+
+    def _facts(self) -> list[tuple[str, str]]:
+        """Label and text of what a short description tells."""
         counts = f"{self.counts.sum():.6g} counts in {self.counts.size} channels"
         if self.response is not None:
             counts = f"{self.band_counts(*CSC_BROAD_BAND).total:.6g} counts in 0.5-7 keV, {counts}"
-        lines.append(f"  {counts}, exposure {self.exposure / 1e3:.4g} ks")
-        if self.background is None:
-            lines.append("  background: none")
-        else:
+        background = "none"
+        if self.background is not None:
             scale = float(np.mean(self.background_scale))
-            lines.append(f"  background: {self.background.counts.sum():.6g} counts, scale {scale:.4g}")
-        lines.append(f"  response: {self.response._grid() if self.response is not None else 'none'}>")
-        return "\n".join(lines)
+            background = f"{self.background.counts.sum():.6g} counts, scale {scale:.4g}"
+        return [
+            ("counts", f"{counts}, exposure {self.exposure / 1e3:.4g} ks"),
+            ("background", background),
+            ("response", self.response._grid() if self.response is not None else "none"),
+        ]
+
+
+def _instrument(meta: dict[str, Any]) -> str:
+    """Name telescope and instrument, as far as they are known."""
+    return " ".join(str(meta[key]) for key in ("telescope", "instrument") if meta.get(key))
 
 
 def _set(frozen: Response | Spectrum, name: str, value: Any) -> None:

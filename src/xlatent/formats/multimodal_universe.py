@@ -73,12 +73,13 @@ def read(path: str | Path, nominal: Callable[[int], Response], *, spread: bool =
         columns = _columns(path, shard)
         for row in range(len(columns["name"])):
             meta = _meta(path, columns, row)
-            mjd = _value(columns, "gti_mjd_obs", row)
-            year = YEAR if mjd is None else int(2000.0 + (mjd - _MJD_2000) / _DAYS)
+            year = int(2000.0 + (meta["mjd"] - _MJD_2000) / _DAYS) if "mjd" in meta else YEAR
             try:
                 spectra.append(_spectrum([columns[key][row] for key in _SPECTRUM], nominal(year), meta, spread))
             except ParameterError as error:
-                warnings.warn(f"{path}: row {row} ({meta['name']}) was left out: {error}", XlatentWarning, stacklevel=2)
+                text = f"{path}: row {row} ({meta['name']}) was left out: {error}"
+                kind = "a row of a file of the Multimodal Universe holds no spectrum and was left out"
+                warnings.warn(XlatentWarning(text, kind, str(path)), stacklevel=2)
     return spectra
 
 
@@ -178,6 +179,9 @@ def _spectrum(values: list[Any], response: Response, meta: dict[str, Any], sprea
 def _meta(path: Path, columns: dict[str, Any], row: int) -> dict[str, Any]:
     """Identity of a row."""
     known = {key: value for key in _IDENTITY if (value := _value(columns, key, row)) is not None}
+    mjd = _value(columns, "gti_mjd_obs", row)
+    if mjd is not None:
+        known["mjd"] = mjd
     parts = (str(known[key]).replace(" ", "") for key in ("name", "obsid", "obi", "region_id") if key in known)
     fixed = {"file": str(path), "telescope": "CHANDRA", "instrument": "ACIS", "flags": (NOMINAL_FLAG,)}
     return known | {"object": known["name"], "name": "_".join(parts)} | fixed

@@ -125,8 +125,8 @@ class ResponseReader:
         >>> import xlatent as xl
         >>> sample = Path(xl.__file__).parent / "sample"
         >>> found = ResponseReader().read(sample / "sim17_000.rmf.gz", sample / "sim17_000.arf.gz")
-        >>> found.response
-        <Response of CHANDRA ACIS: 1070 energy bins 0.3-11 keV, 1024 channels, area up to 686.9 cm2>
+        >>> found.response.redistribution.shape
+        (1070, 1024)
         """
         raw, content = read_bytes(rmf), b"" if arf is None else read_bytes(arf)
         key = (rmf, arf, content)

@@ -1,6 +1,5 @@
 """Spectra written as OGIP files: PHA, background, ARF and RMF that Sherpa and XSPEC read."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import numpy as np
 from astropy.io import fits
 from scipy.sparse import csr_array
 
+from xlatent.core.atomic import atomic
 from xlatent.core.errors import WriteError
 from xlatent.core.spectrum import Response, Spectrum
 
@@ -59,13 +59,9 @@ def write(spectrum: Spectrum, folder: str | Path, name: str) -> Path:
 
 
 def _save(path: Path, tables: list[fits.BinTableHDU]) -> None:
-    """Write tables to a temporary file in the same folder and move it into place."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        fits.HDUList([fits.PrimaryHDU(), *tables]).writeto(temporary, overwrite=True)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write tables as a file."""
+    with atomic(path) as temporary:
+        fits.HDUList([fits.PrimaryHDU(), *tables]).writeto(temporary)
 
 
 def _table(name: str, columns: list[fits.Column], keywords: dict[str, Any]) -> fits.BinTableHDU:
@@ -128,6 +124,7 @@ def _pha(spectrum: Spectrum, hduclas2: str, companions: dict[str, str], first: i
         ("OBI_NUM", "obi"),
         ("REGIONID", "region_id"),
         ("DATE-OBS", "date"),
+        ("MJD-OBS", "mjd"),
         ("RA", "ra"),
         ("DEC", "dec"),
     ):
