@@ -1,5 +1,6 @@
 """Laws of Spectrum and Response: folding is linear, backgrounds scale, bands take what Sherpa's notice takes."""
 
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import numpy as np
@@ -165,3 +166,11 @@ def test_tables_for_notebooks_say_the_same_and_are_escaped():
     assert rows["background"] == "none" and rows["counts"].startswith("7 counts in 0.5-7 keV")
     (row,) = ElementTree.fromstring(response()._repr_html_()).iter("tr")
     assert "5 energy bins" in row.find("td").text
+
+
+def test_a_spectrum_plots_itself():
+    spectrum = Spectrum(np.full(N_CHAN, 9.0), 2500.0, response=response(), meta={"name": "s1"})
+    ax = spectrum.plot()
+    assert "keV" in ax.get_xlabel()
+    assert spectrum.plot(ax, colour="red", label="again") is ax
+    assert "channel" in replace(spectrum, response=None).plot().get_xlabel()

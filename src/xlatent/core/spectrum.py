@@ -300,7 +300,7 @@ class Spectrum:
         >>> import xlatent as xl
         >>> spectrum = xl.read(Path(xl.__file__).parent / "sample" / "sim17_000.pha.gz")
         >>> int(spectrum.select(0.5, 8.0).sum())
-        515
+        514
         """
         if self.response is None:
             raise ResponseError(
@@ -398,23 +398,27 @@ class Spectrum:
         path: Path = implementation("write_ogip")(self, folder, name if name is not None else self.name)
         return path
 
-    def plot(self, ax: "Axes | None" = None) -> "Axes":
-        """Draw the counts against energy, with those of the scaled background.
+    def plot(self, ax: "Axes | None" = None, *, colour: str | None = None, label: str | None = None) -> "Axes":
+        """Plot counts and background against energy, joined for display; without a response, against channels.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
-            Where to draw; a new figure if not given.
+            Where to draw, over what is there; axes of a new figure (``ax.figure``) if not given.
+        colour : str, optional
+            Of counts and background, in any of Matplotlib's ways; black and orange if not given.
+        label : str, optional
+            In the legend; the spectrum's name if not given.
 
         Returns
         -------
         matplotlib.axes.Axes
-            Nothing is shown or written: ``plt.show()`` and ``ax.figure.savefig(...)`` do that.
+            Nothing is shown or written.
 
         Raises
         ------
-        ResponseError
-            If the spectrum has no response, so that the energies of its channels are unknown.
+        ParameterError
+            If no channel is good.
 
         Examples
         --------
@@ -423,7 +427,7 @@ class Spectrum:
         >>> ax = spectrum.plot()
         >>> ax.figure.savefig("spectrum.png")
         """
-        axes: Axes = implementation("plot_spectrum")(self, ax)
+        axes: Axes = implementation("plot_spectrum")(self, ax, colour=colour, label=label)
         return axes
 
     def _sum(self, mask: Bool[np.ndarray, " n_chan"], weight: Float[np.ndarray, " n_chan"]) -> BandCounts:
