@@ -3,6 +3,7 @@
 import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
@@ -10,6 +11,8 @@ from xlatent.core.errors import WorkerError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+_ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
 # What a process of a pool does with each item; it has no other place where it could keep it.
 _work: Callable[[Any], Any]
@@ -31,9 +34,23 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 def one_thread_each() -> None:
     """Keep linear algebra to one thread in each process: on matrices as small as these, two wait for each other.
 
-    The variables are read when the libraries are loaded.
+    The variables are read when the libraries are loaded: by this process if it has not done so, and by those it starts.
     """
-    os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+    os.environ.update(_ONE_THREAD)
+
+
+@contextmanager
+def _one_thread_in_children() -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    one_thread_each()
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int) -> Iterator[Result]:
@@ -60,26 +77,28 @@ def in_order(work: Callable[[Item], Result], items: Iterable[Item], workers: int
     from concurrent.futures import ProcessPoolExecutor
     from concurrent.futures.process import BrokenProcessPool
 
-    one_thread_each()
     before = set(multiprocessing.active_children())
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_process, (work,))
     waiting: deque = deque()
-    try:
-        for item in items:
-            waiting.append(pool.submit(_do, item))
-            if len(waiting) >= 4 * workers:
+    with _one_thread_in_children():
+        pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_process, (work,))
+        try:
+            for item in items:
+                waiting.append(pool.submit(_do, item))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
                 yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    except BrokenProcessPool as error:
-        raise WorkerError("a worker process died, perhaps for want of memory; use fewer workers (--workers)") from error
-    except BaseException:
-        # What they are at is not waited for: files are written whole or not at all.
-        for process in set(multiprocessing.active_children()) - before:
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+        except BrokenProcessPool as error:
+            raise WorkerError(
+                "a worker process died, perhaps for want of memory; use fewer workers (--workers)"
+            ) from error
+        except BaseException:
+            # What they are at is not waited for: files are written whole or not at all.
+            for process in set(multiprocessing.active_children()) - before:
+                process.terminate()
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _start_process(work: Callable[[Any], Any]) -> None:
