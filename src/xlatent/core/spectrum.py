@@ -25,13 +25,13 @@ class BandCounts(NamedTuple):
 
     Attributes
     ----------
-    total
+    total : float
         Observed counts, source and background together.
-    background
+    background : float
         Background counts expected in the source region (scaled).
-    net
+    net : float
         ``total - background``.
-    net_err
+    net_err : float
         Standard deviation of ``net`` from Poisson variances, sqrt(total + sum(scale**2 * background counts));
         a poor guide below about ten counts.
     """
@@ -48,18 +48,18 @@ class Response:
 
     Parameters
     ----------
-    energy_lo, energy_hi
+    energy_lo, energy_hi : array [n_energy]
         Edges of the energy bins, keV, ascending; ``energy_lo > 0``.
-    area
+    area : array [n_energy]
         Effective area in each energy bin, cm2 (1 where no ARF was given).
-    redistribution
-        Sparse ``[n_energy, n_chan]``: probability that a photon of the energy bin is counted in the channel. Rows are
-        never renormalised; sums below one are photons that the instrument loses.
-    chan_lo, chan_hi
+    redistribution : sparse array [n_energy, n_chan]
+        Probability that a photon of the energy bin is counted in the channel. Rows are never renormalised; sums below
+        one are photons that the instrument loses.
+    chan_lo, chan_hi : array [n_chan]
         Nominal energy edges of the channels, keV (EBOUNDS).
-    first_channel
+    first_channel : int
         Number of the first channel (0 or 1 with most missions).
-    meta
+    meta : dict
         What is known of its origin: ``arf``, ``rmf`` (file names), ``telescope``, ``instrument``.
 
     Raises
@@ -171,20 +171,20 @@ class Spectrum:
 
     Parameters
     ----------
-    counts
+    counts : array [n_chan]
         Counts in each channel, as in the file (backgrounds that were combined need not be whole numbers).
-    exposure
+    exposure : float
         Exposure time, s.
-    backscale, areascale
+    backscale, areascale : float or array [n_chan]
         OGIP BACKSCAL and AREASCAL: size of the extraction region, and a factor that acts as exposure does; a number
         or one for each channel.
-    quality, grouping
+    quality, grouping : int array [n_chan], optional
         OGIP flags as in the file; carried and never applied to the counts.
-    channels
+    channels : int array [n_chan], optional
         Channel numbers; 1 to n_chan if not given.
-    background, response
+    background, response : Spectrum and Response, optional
         The background spectrum and the instrument response, where there are any.
-    meta
+    meta : dict
         What else is known: ``name, file, object, obsid, obi, region_id, telescope, instrument, date, ra, dec``, ``mjd``
         (start of the observation as Modified Julian Date, in the time system of the file) and ``warnings`` (what was
         repaired or missing at reading); keys without a value are absent.
@@ -431,7 +431,7 @@ class Spectrum:
         return axes
 
     def _sum(self, mask: Bool[np.ndarray, " n_chan"], weight: Float[np.ndarray, " n_chan"]) -> BandCounts:
-        """Weighted sums of counts and scaled background over the channels of a mask."""
+        """Sum weighted counts and scaled background over the channels of a mask."""
         total = float(np.sum((weight * self.counts)[mask]))
         variance = float(np.sum((weight**2 * self.counts)[mask]))
         background = 0.0
@@ -455,7 +455,7 @@ class Spectrum:
         return f"Spectrum {self.name!r}{': ' + what if what else ''}"
 
     def _facts(self) -> list[tuple[str, str]]:
-        """Label and text of what a short description tells."""
+        """Give label and text of what a short description tells."""
         counts = f"{self.counts.sum():.6g} counts in {self.counts.size} channels"
         if self.response is not None:
             counts = f"{self.band_counts(*CSC_BROAD_BAND).total:.6g} counts in 0.5-7 keV, {counts}"
@@ -481,7 +481,7 @@ def _set(frozen: Response | Spectrum, name: str, value: Any) -> None:
 
 
 def _vector(values: Any, name: str) -> Float[np.ndarray, " n"]:
-    """One-dimensional finite float64 in native byte order."""
+    """Make a one-dimensional finite float64 array in native byte order."""
     array = np.asarray(values, dtype=np.float64)
     if array.ndim != 1:
         raise ParameterError(f"{name} must be one-dimensional, and its shape is {array.shape}")

@@ -45,14 +45,14 @@ class Header:
         return name.ljust(8).encode() in self._places
 
     def get(self, name: str) -> str | bool | int | float | None:
-        """Value of a keyword, strings stripped; None where it is absent, empty or no value (FITS standard 4.0, 4.2)."""
+        """Look up a keyword, strings stripped; None where it is absent, empty or no value (FITS standard 4.0, 4.2)."""
         if name not in self._values:
             at = self._places.get(name.ljust(8).encode())
             self._values[name] = None if at is None or self._text[at + 8] != _EQUALS else self._value(at)
         return self._values[name]
 
     def _value(self, at: int) -> str | bool | int | float | None:
-        """Value of the card that begins at a byte."""
+        """Read the value of the card that begins at a byte."""
         found = _VALUE.match(self._text, at + 9, at + _CARD)
         if found is None:
             return None
@@ -70,7 +70,7 @@ class Header:
         return str(text.replace(b"''", b"'").decode("ascii", "replace").strip()) or None
 
     def whole(self, name: str, default: int | None = None) -> int:
-        """Value of a keyword that must be a whole number.
+        """Look up a keyword that must be a whole number.
 
         Raises
         ------

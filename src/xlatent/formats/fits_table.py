@@ -112,7 +112,7 @@ class Block:
         return self._shape[0]
 
     def keyword(self, name: str) -> str | bool | int | float | None:
-        """Value of a header keyword, strings stripped; None where it is absent or empty."""
+        """Look up a header keyword, strings stripped; None where it is absent or empty."""
         return self._header.get(name)
 
     def states(self, name: str) -> bool:
@@ -120,11 +120,11 @@ class Block:
         return name in self._columns or name in self._header
 
     def hduclas(self, level: int) -> str:
-        """Value of HDUCLAS1, HDUCLAS2 or HDUCLAS3, upper case; empty where it is absent."""
+        """Look up HDUCLAS1, HDUCLAS2 or HDUCLAS3, upper case; empty where it is absent."""
         return str(self.keyword(f"HDUCLAS{level}") or "").upper()
 
     def number(self, name: str) -> float | None:
-        """Value of a numeric header keyword; None where it is absent.
+        """Look up a numeric header keyword; None where it is absent.
 
         Raises
         ------
@@ -150,7 +150,7 @@ class Block:
         return None if value is None else int(value)
 
     def column(self, name: str) -> np.ndarray | None:
-        """Values of a fixed-width column, ``[n_rows]`` or ``[n_rows, width]``; None where there is no such column.
+        """Read a fixed-width column, ``[n_rows]`` or ``[n_rows, width]``; None where there is no such column.
 
         Raises
         ------
@@ -173,7 +173,7 @@ class Block:
             return values[:, 0] if column.repeat == 1 else values  # TDIM is not heeded
 
     def ragged(self, name: str) -> tuple[Num[np.ndarray, " n_values"], Int[np.ndarray, " n_rows"]] | None:
-        """Values of a column of fixed or variable width, end to end, with the number that each row holds.
+        """Read a column of fixed or variable width: its values end to end, and the number that each row holds.
 
         Raises
         ------
@@ -216,7 +216,7 @@ class Block:
         return values * _real(scale, 1.0) + _real(zero, 0.0)
 
     def _cells(self, column: _Column, dtype: np.dtype, width: int) -> Num[np.ndarray, "n_rows width"] | np.ndarray:
-        """Values of a column as they stand in the rows."""
+        """View the values of a column as they stand in the rows."""
         n_rows, step = self._shape
         if n_rows == 0:
             return np.zeros((0, width), dtype)
@@ -270,7 +270,7 @@ def decompress(path: Path, raw: bytes | bytearray) -> bytes | bytearray:
 
 
 def checksum(raw: bytes | bytearray) -> tuple[int, int]:
-    """CRC-32 and length of the content of a FITS file; one compressed by gzip states both at its end (RFC 1952)."""
+    """Give CRC-32 and length of a FITS file's content; one compressed by gzip states both at its end (RFC 1952)."""
     if raw.startswith(_GZIP):
         return int.from_bytes(raw[-8:-4], "little"), int.from_bytes(raw[-4:], "little")
     return int((_libdeflate or zlib).crc32(raw)), len(raw)
@@ -288,7 +288,7 @@ def tables(path: Path, raw: bytes | bytearray) -> list[Block]:
 
 
 def headers(path: Path) -> list[dict[str, Any]]:
-    """Keywords that say what each extension of a FITS file is, without reading its data.
+    """Read the keywords that say what each extension of a FITS file is, without its data.
 
     Parameters
     ----------
@@ -384,7 +384,7 @@ def _real(value: Any, default: float) -> float:
 
 
 def _gather(heap: memoryview, place: np.ndarray, size: np.ndarray) -> Any:
-    """Bytes of stretches of a heap, one after the other."""
+    """Gather stretches of a heap, one after the other."""
     if place.size == 0:
         return b""
     between = place[1:] - (place + size)[:-1]

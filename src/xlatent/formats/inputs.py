@@ -117,7 +117,7 @@ def find(inputs: Sequence[str | Path]) -> list[Source]:
 
     Parameters
     ----------
-    inputs
+    inputs : sequence of str or Path
         Each one a PHA file (taken as it is), a manifest (``.csv`` with columns ``name, pha, arf, rmf, background``, of
         which only ``pha`` must be there; paths relative to it), a folder (searched with all folders in it) or a
         pattern with ``*``, ``?``, ``[]`` or ``**``. Among the files of folders and patterns those are taken that hold a
@@ -126,12 +126,25 @@ def find(inputs: Sequence[str | Path]) -> list[Source]:
 
     Returns
     -------
-    The spectra in the order of the inputs, each once, with names of which no two are equal.
+    list of Source
+        In the order of the inputs, each once, with names of which no two are equal.
 
     Raises
     ------
     ReadError
         If an input does not exist, or no spectrum is found in it.
+
+    Warns
+    -----
+    XlatentWarning
+        Where a damaged file was passed over, or a response was found by its folder.
+
+    Examples
+    --------
+    >>> import xlatent as xl
+    >>> sample = Path(xl.__file__).parent / "sample"
+    >>> [source.name for source in find([sample / "sim17_000.pha.gz"])]
+    ['sim17_000']
     """
     found: list[Source] = []
     told: list[XlatentWarning] = []
@@ -149,7 +162,7 @@ def find(inputs: Sequence[str | Path]) -> list[Source]:
 
 
 def _expand(item: str | Path, told: list[XlatentWarning]) -> Iterator[Source]:
-    """Spectra of one input."""
+    """List the files of one input."""
     path = Path(item)
     if path.is_dir():
         shards = sorted(path.rglob("*.hdf5"))  # of the Multimodal Universe: many spectra each
@@ -170,7 +183,7 @@ def _expand(item: str | Path, told: list[XlatentWarning]) -> Iterator[Source]:
 
 
 def _manifest(path: Path) -> list[Source]:
-    """Rows of a manifest."""
+    """Read the rows of a manifest."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as stream:
             rows = [
@@ -196,7 +209,7 @@ def _manifest(path: Path) -> list[Source]:
 
 
 def _spectra_among(files: Iterable[Path], told: list[XlatentWarning]) -> list[Source]:
-    """Those of some files that hold source spectra and serve none of the others as background."""
+    """Pick the files that hold source spectra and serve none of the others as background."""
     spectra = _spectra(_contents(files, told))
     backgrounds = set()
     for file, table in spectra.items():
@@ -236,7 +249,7 @@ def _contents(files: Iterable[Path], told: list[XlatentWarning]) -> dict[Path, l
 
 
 def _spectra(contents: dict[Path, list[dict[str, Any]]]) -> dict[Path, dict[str, Any]]:
-    """First source spectrum of each file that holds one."""
+    """Find the first source spectrum of each file that holds one."""
     found = {}
     for file, tables in contents.items():
         sources = [table for table in tables if _is_source(table)]

@@ -120,6 +120,12 @@ def recover(
     ------
     ParameterError
         If no group has a positive rate and there is no more than one, so that nothing fixes the exposure.
+
+    Examples
+    --------
+    >>> counts, exposure = np.array([5.0, 7.0]), 1000.0  # without background, and with Gehrels' errors
+    >>> recover(np.ones(2), counts / exposure, (1 + np.sqrt(counts + 0.75)) / exposure)[0]
+    array([5., 7.])
     """
     ratio = np.maximum(rate / error, 0.0)
     twice = 2.0 * ratio + ratio**2
@@ -135,7 +141,7 @@ def recover(
 
 
 def _spectrum(values: list[Any], response: Response, meta: dict[str, Any], spread: bool) -> Spectrum:
-    """One row as a Spectrum."""
+    """Make a spectrum of one row."""
     lo, hi, rate, error = (np.asarray(value, dtype=np.float64) for value in values)
     sizes = {value.size for value in (lo, hi, rate, error)}
     if len(sizes) > 1 or not lo.size:
@@ -177,7 +183,7 @@ def _spectrum(values: list[Any], response: Response, meta: dict[str, Any], sprea
 
 
 def _meta(path: Path, columns: dict[str, Any], row: int) -> dict[str, Any]:
-    """Identity of a row."""
+    """Collect what a row says of its observation."""
     known = {key: value for key in _IDENTITY if (value := _value(columns, key, row)) is not None}
     mjd = _value(columns, "gti_mjd_obs", row)
     if mjd is not None:
@@ -188,7 +194,7 @@ def _meta(path: Path, columns: dict[str, Any], row: int) -> dict[str, Any]:
 
 
 def _value(columns: dict[str, Any], key: str, row: int) -> Any:
-    """Value of a catalogue column, None where it is missing or not a number."""
+    """Look up a catalogue column, None where it is missing or not a number."""
     if key not in columns:
         return None
     value = columns[key][row]
@@ -199,7 +205,7 @@ def _value(columns: dict[str, Any], key: str, row: int) -> Any:
 
 
 def _columns(path: Path, shard: Any) -> dict[str, Any]:
-    """What is needed of the shard's datasets, all of one length."""
+    """Read what is needed of the shard's datasets, all of one length."""
     missing = [key for key in ("name", *_SPECTRUM) if key not in shard]
     if missing:
         found = ", ".join(list(shard)[:8]) or "none"
@@ -218,7 +224,7 @@ def _columns(path: Path, shard: Any) -> dict[str, Any]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """An open HDF5 file, whose faults are told in one sentence."""
+    """Open an HDF5 file, whose faults are told in one sentence."""
     try:
         import h5py
     except ModuleNotFoundError as error:

@@ -265,6 +265,7 @@ def _decoded(rmf: Path, raw: bytes) -> _Rmf:
 
 
 def _held(found: list[Block]) -> str:
+    """Name the tables of a file."""
     return ", ".join(table.name for table in found) or "no table"
 
 
@@ -289,7 +290,7 @@ def _need(table: Block, name: str) -> Float[np.ndarray, " n_rows"]:
 
 
 def _energies(table: Block) -> tuple[Float[np.ndarray, " n_energy"], Float[np.ndarray, " n_energy"]]:
-    """Energy bins of an ARF or a matrix, keV."""
+    """Read the energy bins of an ARF or a matrix, keV."""
     return _need(table, "ENERG_LO"), _need(table, "ENERG_HI")
 
 
@@ -307,7 +308,7 @@ def _same_grid(
 def _channels(
     table: Block,
 ) -> tuple[Float[np.ndarray, " n_chan"], Float[np.ndarray, " n_chan"], Int[np.ndarray, " n_chan"]]:
-    """Lower and upper energy, keV, and number of each channel of EBOUNDS, in the order of the numbers."""
+    """Read lower and upper energy, keV, and number of each channel of EBOUNDS, in the order of the numbers."""
     lo, hi = _need(table, "E_MIN"), _need(table, "E_MAX")
     numbers = (
         _need(table, "CHANNEL").astype(np.int64) if "CHANNEL" in table.column_names else np.zeros(lo.size, np.int64)
@@ -349,7 +350,7 @@ def _first_channel(
 
 
 def _smallest_used(matrix: Block) -> int | None:
-    """Lowest channel of all groups that hold channels."""
+    """Find the lowest channel of all groups that hold channels."""
     _, first, _ = _groups(matrix)
     return int(first.min()) if first.size else None
 
@@ -357,7 +358,7 @@ def _smallest_used(matrix: Block) -> int | None:
 def _groups(
     matrix: Block,
 ) -> tuple[Int[np.ndarray, " n_group"], Int[np.ndarray, " n_group"], Int[np.ndarray, " n_group"]]:
-    """Energy row, first channel and number of channels of every group that holds channels, row after row."""
+    """Read energy row, first channel and number of channels of every group that holds channels, row after row."""
     n_grp = _need(matrix, "N_GRP").astype(np.int64)
     found = []
     for name in ("F_CHAN", "N_CHAN"):

@@ -20,21 +20,28 @@ def write(spectrum: Spectrum, folder: str | Path, name: str) -> Path:
 
     Parameters
     ----------
-    spectrum
+    spectrum : Spectrum
         What to write.
-    folder
+    folder : str or Path
         Where; made if it does not exist.
-    name
+    name : str
         Stem of the file names.
 
     Returns
     -------
-    Path of the PHA file.
+    Path
+        The PHA file.
 
     Raises
     ------
     WriteError
         If the name is no file name or the folder cannot be written to.
+
+    Examples
+    --------
+    >>> path = write(Spectrum(np.array([3.0, 0.0, 1.0]), exposure=1000.0), "written", "mine")
+    >>> path.name
+    'mine.pha'
     """
     folder = Path(folder)
     if not name or Path(name).name != name:
@@ -71,7 +78,7 @@ def _table(name: str, columns: list[fits.Column], keywords: dict[str, Any]) -> f
 
 
 def _origin(meta: dict[str, Any]) -> dict[str, Any]:
-    """Keywords of telescope and instrument, which OGIP wants in every file."""
+    """Name telescope and instrument, which OGIP wants in every file."""
     return {
         "TELESCOP": str(meta.get("telescope", "UNKNOWN")),
         "INSTRUME": str(meta.get("instrument", "UNKNOWN")),
@@ -80,7 +87,7 @@ def _origin(meta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _pha(spectrum: Spectrum, hduclas2: str, companions: dict[str, str], first: int | None) -> fits.BinTableHDU:
-    """Table of a spectrum (OGIP/92-007)."""
+    """Make the table of a spectrum (OGIP/92-007)."""
     n_chan = spectrum.counts.size
     channels = np.asarray(spectrum.channels)
     if first is not None:
@@ -143,14 +150,14 @@ def _grid(response: Response) -> list[fits.Column]:
 
 
 def _arf(response: Response) -> fits.BinTableHDU:
-    """Table of effective areas (OGIP CAL/GEN/92-002)."""
+    """Make the table of effective areas (OGIP CAL/GEN/92-002)."""
     columns = [*_grid(response), fits.Column("SPECRESP", "E", unit="cm**2", array=response.area)]
     keywords = {"HDUCLAS1": "RESPONSE", "HDUCLAS2": "SPECRESP", "HDUVERS": "1.1.0", **_origin(response.meta)}
     return _table("SPECRESP", columns, keywords)
 
 
 def _rmf(response: Response) -> list[fits.BinTableHDU]:
-    """Tables of the redistribution matrix, zeros left out, and of channel energies (OGIP CAL/GEN/92-002)."""
+    """Make the tables of the redistribution matrix, zeros left out, and of channel energies (OGIP CAL/GEN/92-002)."""
     matrix = csr_array(response.redistribution, copy=True)
     matrix.eliminate_zeros()
     matrix.sort_indices()
@@ -200,7 +207,7 @@ def _rmf(response: Response) -> list[fits.BinTableHDU]:
 
 
 def _rows(name: str, form: str, rows: list[np.ndarray]) -> fits.Column:
-    """Column of variable length."""
+    """Make a column of rows of variable length."""
     cells = np.empty(len(rows), dtype=object)
     for index, values in enumerate(rows):
         cells[index] = values

@@ -65,7 +65,7 @@ def value_of(table: Block, name: str, row: int | None) -> Any:
 
 
 def _numbers(table: Block, name: str, row: int | None) -> float | Float[np.ndarray, " n_chan"] | None:
-    """Value of a column or keyword that must be a number, or one for each channel; None where it is absent."""
+    """Look up what must be a number, or one for each channel; None where it is absent."""
     if name not in table.column_names:
         return table.number(name)
     values = np.asarray(value_of(table, name, row))
@@ -78,7 +78,7 @@ def _numbers(table: Block, name: str, row: int | None) -> float | Float[np.ndarr
 
 
 def _flags(table: Block, name: str, row: int | None, n_chan: int) -> Any:
-    """QUALITY or GROUPING; None where all of it is the default, 0."""
+    """Read QUALITY or GROUPING; None where all of it is the default, 0."""
     values = _numbers(table, name, row)
     if values is None or (np.ndim(values) == 0 and values == 0):
         return None
@@ -86,7 +86,7 @@ def _flags(table: Block, name: str, row: int | None, n_chan: int) -> Any:
 
 
 def _whole(values: Any, table: Block, name: str) -> Any:
-    """Integers from values that must be whole numbers."""
+    """Turn values that must be whole numbers into integers."""
     values = np.asarray(values, dtype=np.float64)
     if not np.isfinite(values).all() or np.any(values != np.rint(values)) or np.any(np.abs(values) > 2**31):
         raise ReadError(f"{table.where}: column {name} should hold whole numbers, and it does not; {REMEDY}")
@@ -122,7 +122,7 @@ def _start(table: Block, row: int | None) -> float | None:
 
 
 def _real(table: Block, name: str, row: int | None) -> float | None:
-    """Value of a column or keyword where it is a finite number."""
+    """Look up a column or keyword; None where it is no finite number."""
     value = value_of(table, name, row)
     if not isinstance(value, int | float | np.integer | np.floating) or not np.isfinite(value):
         return None
@@ -130,12 +130,12 @@ def _real(table: Block, name: str, row: int | None) -> float | None:
 
 
 def _text(table: Block, name: str, row: int | None) -> str:
-    """Value of a column or keyword as text; empty where it says nothing."""
+    """Look up a column or keyword as text; empty where it says nothing."""
     return "".join(str(value) for value in _plain([value_of(table, name, row)]))
 
 
 def _plain(values: Iterable[Any]) -> list[Any]:
-    """Values that say something, as plain Python objects."""
+    """Keep the values that say something, as plain Python objects."""
     plain = [value.item() if isinstance(value, np.generic) else value for value in values]
     return [value for value in plain if not isinstance(value, np.ndarray) and value is not None and value != ""]
 
