@@ -122,16 +122,16 @@ def astropy_column(info: ColumnInfo, values: np.ndarray) -> "Column":
     """Make an astropy column with the attributes of the schema."""
     from astropy.table import Column, MaskedColumn
 
-    attributes = {"unit": _unit(info.unit), "description": info.description, "meta": {"ucd": info.ucd}}
+    attributes = {"unit": _units()[info.unit], "description": info.description, "meta": {"ucd": info.ucd}}
     return (MaskedColumn if info.dtype is int else Column)(values, copy=False, **attributes)
 
 
 @cache
-def _unit(text: str) -> "UnitBase | None":
-    """A unit of the schema; to parse them takes longer than all else that makes a small table."""
+def _units() -> "dict[str, UnitBase | None]":
+    """Units of the schema by their text; to parse them takes longer than all else that makes a small table."""
     from astropy.units import Unit
 
-    return Unit(text) if text else None
+    return {text: Unit(text) if text else None for text in {info.unit for info in COLUMNS}}
 
 
 def _missing(value: Any) -> np.ndarray:

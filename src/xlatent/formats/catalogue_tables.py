@@ -40,7 +40,7 @@ def read_columns(path: str | Path, needed: Iterable[str] = ()) -> "Table":
     from astropy.utils.exceptions import AstropyWarning
 
     if partitions.is_embedding(path):
-        table = latent_tables.astropy_from_arrow(partitions.read(path))[0]
+        table = latent_tables.astropy_from_arrow(partitions.read(path))
     else:
         path = Path(path)
         with latent_tables.reading(path, READERS), warnings.catch_warnings():
@@ -68,7 +68,7 @@ def _read(path: Path, form: str) -> "Table":
 def _read_parquet(path: Path) -> "Table":
     import pyarrow.parquet as pq
 
-    return latent_tables.astropy_from_arrow(pq.read_table(path))[0]
+    return latent_tables.astropy_from_arrow(pq.read_table(path))
 
 
 READERS: "dict[str, Callable[[Path], Table]]" = {

@@ -1,9 +1,7 @@
 """Latent tables on disk, chosen by suffix: Parquet, FITS, VOTable and ECSV."""
 
-import os
-import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -11,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from xlatent.core.atomic import atomic
 from xlatent.core.errors import ReadError, WriteError
 from xlatent.core.latent_columns import COLUMNS, META_KEYS
 from xlatent.core.latents import LatentTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from astropy.table import Table
+    from astropy.table import Column, Table
 
 # Where the origin of the latents stands in a FITS header, whose keywords have eight letters.
 _FITS_KEYWORDS = {"model": "XLMODEL", "model_sha256": "XLSHA256", "software": "CREATOR"}
@@ -53,8 +52,8 @@ def write(table: LatentTable, path: str | Path) -> Path:
     path = Path(path)
     if path.suffix not in _FORMATS:
         raise WriteError(f"{path}: cannot write a table with suffix {path.suffix!r}; use one of {', '.join(_FORMATS)}")
-    with _whole(path) as unfinished:
-        _FORMATS[path.suffix][0](table, unfinished)
+    with atomic(path) as temporary:
+        _FORMATS[path.suffix][0](table, temporary)
     return path
 
 
@@ -86,7 +85,7 @@ def write_stream(parts: "Iterable[pa.Table]", path: str | Path) -> int:
     if first is None:
         return 0
     total, waiting, rows = 0, [first], first.num_rows
-    with _whole(Path(path)) as unfinished, pq.ParquetWriter(unfinished, first.schema) as writer:
+    with atomic(path) as temporary, pq.ParquetWriter(temporary, first.schema) as writer:
         for part in filled:
             waiting.append(part)
             rows += part.num_rows
@@ -96,24 +95,6 @@ def write_stream(parts: "Iterable[pa.Table]", path: str | Path) -> int:
         if waiting:
             writer.write_table(pa.concat_tables(waiting))
     return total + rows
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A file to write into, which takes the place of ``path`` if all goes well."""
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        unfinished = Path(name)
-        try:
-            yield unfinished
-            # mkstemp gives a file only its owner reads; a table is for everybody the folder lets in.
-            unfinished.chmod(0o666 & ~_umask())
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise WriteError(f"{path}: cannot be written ({error.strerror or error}); is the folder there?") from error
 
 
 def read(path: str | Path) -> LatentTable:
@@ -137,13 +118,14 @@ def read(path: str | Path) -> LatentTable:
     from xlatent.formats import partitions
 
     if partitions.is_embedding(path):
-        columns, meta = astropy_from_arrow(partitions.read(path))
+        columns: Mapping[str, Any] | Table
+        columns, meta = _columns_from_arrow(partitions.read(path))
     else:
         path = Path(path)
         with reading(path, _FORMATS):
             columns, meta = _FORMATS[path.suffix.lower()][1](path)
-    if "z0" not in columns.colnames:
-        found = ", ".join(columns.colnames[:8]) or "no columns"
+    if "z0" not in columns.keys():  # noqa: SIM118 (a Table iterates over its rows)
+        found = ", ".join(list(columns.keys())[:8]) or "no columns"
         raise ReadError(f"{path}: expected a table of latents with columns z0 to z7, found {found}")
     return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta.get(key)})
 
@@ -162,26 +144,19 @@ def reading(path: Path, suffixes: Iterable[str]) -> Iterator[None]:
         raise ReadError(f"{path}: is not a readable {path.suffix} table ({first_line}); make it again") from error
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
 def to_arrow(table: LatentTable) -> "pa.Table":
     """Turn latents into what a Parquet file of them holds: columns with units, UCDs and descriptions, and origin."""
     import pyarrow as pa
 
-    fields, arrays = [], []
+    known, fields, arrays = _schema_fields(), [], []
     for name in table.colnames:
-        if name in _SCHEMA:
-            column, info = table.values(name), _SCHEMA[name]
-            attributes = info.unit or None, info.ucd, info.description
+        values = table.values(name) if name in known else table[name]
+        array = _arrow_array(np.asarray(values), np.ma.getmaskarray(values))
+        if name in known:
+            fields.append(known[name])
         else:
             column = table[name]
-            attributes = column.unit, column.meta.get("ucd"), column.description
-        array = _arrow_array(np.asarray(column), np.ma.getmaskarray(column))
-        fields.append(_field(name, array.type, *attributes))
+            fields.append(_field(name, array.type, column.unit, column.meta.get("ucd"), column.description))
         arrays.append(array)
     schema = pa.schema(fields, metadata={f"{_PARQUET_PREFIX}{key}": value for key, value in table.meta.items()})
     return pa.Table.from_arrays(arrays, schema=schema)
@@ -202,8 +177,15 @@ def _arrow_array(values: np.ndarray, missing: np.ndarray) -> "pa.Array":
 
 
 @cache
+def _schema_fields() -> "dict[str, pa.Field]":
+    """Types and attributes of the schema's columns; the texts of one column take longer than its numbers."""
+    import pyarrow as pa
+
+    kinds = {str: pa.string(), int: pa.int64(), float: pa.float64()}
+    return {i.name: _field(i.name, kinds[i.dtype], i.unit or None, i.ucd, i.description) for i in COLUMNS}
+
+
 def _field(name: str, kind: "pa.DataType", unit: Any, ucd: Any, description: Any) -> "pa.Field":
-    """Type and attributes of a column of a Parquet file; the text of a unit takes longer than its numbers."""
     import pyarrow as pa
 
     attributes = {"unit": unit, "ucd": ucd, "description": description}
@@ -212,7 +194,7 @@ def _field(name: str, kind: "pa.DataType", unit: Any, ucd: Any, description: Any
 
 def from_arrow(stored: "pa.Table") -> LatentTable:
     """Turn back what `to_arrow` made."""
-    columns, meta = astropy_from_arrow(stored)
+    columns, meta = _columns_from_arrow(stored)
     return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta[key]})
 
 
@@ -222,53 +204,75 @@ def _write_parquet(table: LatentTable, path: Path) -> None:
     pq.write_table(to_arrow(table), path)
 
 
-def _read_parquet(path: Path) -> "tuple[Table, dict[str, str]]":
+def _read_parquet(path: Path) -> "tuple[Mapping[str, Any], dict[str, str]]":
     import pyarrow.parquet as pq
 
-    return astropy_from_arrow(pq.read_table(path))
+    return _columns_from_arrow(pq.read_table(path))
 
 
-def astropy_from_arrow(stored: "pa.Table") -> "tuple[Table, dict[str, str]]":
-    """Turn an Arrow table into one of astropy, and what it says of the latents' origin."""
-    from astropy.table import Column, MaskedColumn, Table
-
-    table = Table()
+def _columns_from_arrow(stored: "pa.Table") -> "tuple[dict[str, Any], dict[str, str]]":
+    """Columns as a latent table takes them, and origin: those of the schema that are in its units are plain arrays."""
+    columns: dict[str, Any] = {}
     for field, chunks in zip(stored.schema, stored.columns, strict=True):
-        attributes = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
-        empty: Any = {"i": 0, "u": 0, "f": np.nan, "b": False}.get(np.dtype(field.type.to_pandas_dtype()).kind, "")
-        values, mask = chunks.fill_null(empty).to_numpy(), chunks.is_null().to_numpy()
-        if values.dtype == object:
-            values = values.astype(np.str_)
-        kind, options = (MaskedColumn, {"mask": mask}) if mask.any() else (Column, {})
-        # Units and descriptions of our own columns come from the schema; others keep what the file says.
-        unit, description = attributes.get("unit"), attributes.get("description")
-        table[field.name] = kind(values, unit=unit, description=description, **options)
-        if "ucd" in attributes:
-            table[field.name].meta["ucd"] = attributes["ucd"]
+        info = _SCHEMA.get(field.name)
+        if info and (field.metadata or {}).get(b"unit", b"").decode() in ("", info.unit):
+            columns[field.name] = _numpy(chunks)
+        else:
+            columns[field.name] = _astropy_column(field, chunks)
     meta = {key.decode(): value.decode() for key, value in (stored.schema.metadata or {}).items()}
-    return table, {key: meta.get(f"{_PARQUET_PREFIX}{key}", "") for key in META_KEYS}
+    return columns, {key: meta.get(f"{_PARQUET_PREFIX}{key}", "") for key in META_KEYS}
+
+
+def astropy_from_arrow(stored: "pa.Table") -> "Table":
+    """Turn an Arrow table into one of astropy, with what its fields say of its columns."""
+    from astropy.table import Table
+
+    return Table(
+        {
+            field.name: _astropy_column(field, chunks)
+            for field, chunks in zip(stored.schema, stored.columns, strict=True)
+        },
+        copy=False,
+    )
+
+
+def _astropy_column(field: "pa.Field", chunks: "pa.ChunkedArray") -> "Column":
+    from astropy.table import Column, MaskedColumn
+
+    attributes = {key.decode(): value.decode() for key, value in (field.metadata or {}).items()}
+    values = _numpy(chunks)
+    kind = MaskedColumn if isinstance(values, np.ma.MaskedArray) else Column
+    column = kind(values, unit=attributes.get("unit"), description=attributes.get("description"))
+    if "ucd" in attributes:
+        column.meta["ucd"] = attributes["ucd"]
+    return column
+
+
+def _numpy(chunks: "pa.ChunkedArray") -> np.ndarray:
+    """Values of an Arrow column, masked where some are missing."""
+    empty: Any = {"i": 0, "u": 0, "f": np.nan, "b": False}.get(np.dtype(chunks.type.to_pandas_dtype()).kind, "")
+    values = chunks.fill_null(empty).to_numpy() if chunks.null_count else chunks.to_numpy()
+    if values.dtype == object:
+        values = values.astype(np.str_)
+    return np.ma.array(values, mask=chunks.is_null().to_numpy()) if chunks.null_count else values
 
 
 def _write_fits(table: LatentTable, path: Path) -> None:
     from astropy.io import fits
 
-    columns = table.to_astropy()
     stored = []
-    for name in columns.colnames:
-        column = columns[name]
+    described: dict[str, str] = {}
+    for number, name in enumerate(table.colnames, start=1):
+        column = table[name]
         code = {"U": f"{max(1, column.dtype.itemsize // 4)}A", "i": "K", "f": "D", "b": "L"}[column.dtype.kind]
         null = _NULL if code == "K" else None
-        array = np.ma.filled(column, _NULL if code == "K" else None)
+        array = np.asarray(np.ma.filled(column, null))
         unit = column.unit.to_string("fits") if column.unit is not None else None
-        stored.append(fits.Column(name=name, format=code, unit=unit, null=null, array=np.asarray(array)))
+        stored.append(fits.Column(name=name, format=code, unit=unit, null=null, array=array))
+        described |= {f"TCOMM{number}": column.description or "", f"TUCD{number}": column.meta.get("ucd") or ""}
     hdu = fits.BinTableHDU.from_columns(stored, name="LATENTS")
-    for key, value in table.meta.items():
-        hdu.header[_FITS_KEYWORDS[key]] = value
-    for number, name in enumerate(columns.colnames, start=1):
-        if columns[name].description:
-            hdu.header[f"TCOMM{number}"] = columns[name].description
-        if ucd := columns[name].meta.get("ucd"):
-            hdu.header[f"TUCD{number}"] = ucd
+    origin = {_FITS_KEYWORDS[key]: value for key, value in table.meta.items()}
+    hdu.header.update(origin | {key: text for key, text in described.items() if text})
     fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(path, overwrite=True)
 
 
@@ -346,7 +350,7 @@ def read_ecsv(path: Path) -> "Table":
 
 
 _Writer = Callable[[LatentTable, Path], None]
-_Reader = Callable[[Path], "tuple[Table, dict[str, str]]"]
+_Reader = Callable[[Path], "tuple[Mapping[str, Any] | Table, dict[str, str]]"]
 _FORMATS: dict[str, tuple[_Writer, _Reader]] = {
     ".parquet": (_write_parquet, _read_parquet),
     ".fits": (_write_fits, _read_fits),
