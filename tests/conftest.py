@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import settings
 from jaxtyping import install_import_hook
@@ -27,3 +28,18 @@ def shared_data() -> Path:
             pytest.fail(f"{message}, and XLATENT_REQUIRE_DATA=1 asks for them")
         pytest.skip(message)
     return folder
+
+
+@pytest.fixture(scope="session")
+def latent_table():
+    """Make a table from means, one error for all latents or one for each, and other columns."""
+
+    from xlatent.core.latents import LatentTable
+
+    def make(z, error=0.1, **columns):
+        z = np.asarray(z, float)
+        covariance = np.einsum("ni,ij->nij", np.broadcast_to(error, z.shape) ** 2, np.eye(8))
+        names = {"name": [f"source {i}" for i in range(len(z))]}
+        return LatentTable.from_posterior(z, covariance, names | columns, {"model": "none"})
+
+    return make

@@ -1,24 +1,9 @@
-"""Latents of which the truth is known, real labelled sources, and commands as functions."""
+"""Real labelled sources, and commands as functions."""
 
 import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
-
-from xlatent.core.latents import LatentTable
-
-
-@pytest.fixture(scope="session")
-def latent_table():
-    """Make a table from means, one error for all latents or one for each, and other columns."""
-
-    def make(z, error=0.1, **columns):
-        z = np.asarray(z, float)
-        covariance = np.einsum("ni,ij->nij", np.broadcast_to(error, z.shape) ** 2, np.eye(8))
-        names = {"name": [f"source {i}" for i in range(len(z))]}
-        return LatentTable.from_posterior(z, covariance, names | columns, {"model": "none"})
-
-    return make
 
 
 @pytest.fixture(scope="session")
