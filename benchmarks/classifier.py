@@ -12,14 +12,21 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 from rich.progress import Progress
 
-from xlatent.core.latents import LatentTable
+from xlatent.core.atomic import atomic
 from xlatent.core.taxonomy import CLASSES
 from xlatent.formats import catalogue_tables, latent_tables
 from xlatent.science.classifier_training import KernelClassifier, train_classifier
 from xlatent.science.classify import ALLOWED, build_features, output_name
 from xlatent.science.selection import source_ids
-from xlatent.workflows.evaluation.classification import BRIGHT, Labelled, judge, labelled, leading_directions, scored
-from xlatent.workflows.evaluation.sections import HARDNESS, LATENTS, Data, hardness_ratios
+from xlatent.workflows.evaluation.classification import (
+    MIN_SIGNIFICANCE,
+    LabelledSample,
+    cross_validate_all,
+    leading_directions,
+    score_held_out,
+    select_labelled,
+)
+from xlatent.workflows.evaluation.inputs import HARDNESS, LATENTS, Dataset, hardness_ratios, with_columns
 
 SPLITS = 5  # into folds, whose scores are averaged: what one split gives depends on luck
 # Balanced accuracy, AGN against compact; and for all: calibration error, coverage.
@@ -43,7 +50,7 @@ def main() -> None:
     began = time.time()
     sample = read(given.latents, given.labels)
     directions = leading_directions(sample.table)
-    report = card(sample, {} if given.no_scores else judged(sample))
+    report = card(sample, {} if given.no_scores else average_scores(sample))
     if given.output:
         machines = {}
         with Progress() as progress:
@@ -55,7 +62,7 @@ def main() -> None:
     print(report, f"\n{time.time() - began:.0f} s")
 
 
-def read(latents: Path, labels: Path) -> Labelled:
+def read(latents: Path, labels: Path) -> LabelledSample:
     """Latents with the catalogue's classes and other columns, rows joined by name."""
     table, catalogue = (
         latent_tables.read(latents),
@@ -65,21 +72,23 @@ def read(latents: Path, labels: Path) -> Labelled:
     table = table[[row for row, name in enumerate(table["name"]) if name in place]]
     catalogue = catalogue[[place[name] for name in table["name"]]]
     more = {name: catalogue[name] for name in catalogue.colnames if name not in table.colnames}
-    joined = LatentTable({name: table[name] for name in table.colnames} | more, table.meta)
+    joined = with_columns(table, more)
     classes = np.asarray(catalogue["class"]).astype(str)
-    return labelled(Data("labelled", table, joined, tuple(more), classes, {HARDNESS: hardness_ratios(joined)}))
+    ratios = {HARDNESS: hardness_ratios(joined)}
+    return select_labelled(Dataset("labelled", table, joined, tuple(more), classes, ratios))
 
 
-def judged(sample: Labelled) -> dict[str, dict[str, tuple[float, float, float]]]:
+def average_scores(sample: LabelledSample) -> dict[str, dict[str, tuple[float, float, float]]]:
     """Scores of held-out sources by what they are made from; those of z of the faint ones as well."""
     found: dict[str, list[dict[str, tuple]]] = {}
     with Progress() as progress:
         for seed in progress.track(range(SPLITS), description="Judging"):
-            for of, held in judge(sample, seed=seed).items():
-                found.setdefault(of, []).append(scored(sample, held, of))
-                if of.startswith(LATENTS):
+            for made_from, held in cross_validate_all(sample, seed=seed).items():
+                found.setdefault(made_from.label, []).append(score_held_out(sample, held, made_from))
+                if made_from.representation == LATENTS:
                     every = np.arange(len(sample.classes))
-                    found.setdefault(f"{of}, faint ones as well", []).append(scored(sample, held, of, every))
+                    faint_too = score_held_out(sample, held, made_from, every)
+                    found.setdefault(f"{made_from.label}, faint ones as well", []).append(faint_too)
     return {
         of: {name: tuple(np.mean([score[name] for score in splits], axis=0)) for name in splits[0]}
         for of, splits in found.items()
@@ -127,12 +136,11 @@ def write_onnx(
     }
     helper.set_model_props(model, {"xlatent.classifier": json.dumps(info)})
     onnx.checker.check_model(model)
-    partial = path.with_suffix(".part")
-    partial.write_bytes(model.SerializeToString())
-    partial.replace(path)
+    with atomic(path) as temporary:
+        temporary.write_bytes(model.SerializeToString())
 
 
-def card(sample: Labelled, judged: dict[str, Any]) -> str:
+def card(sample: LabelledSample, judged: dict[str, Any]) -> str:
     """What the classifier was trained on and how good it is, as Markdown."""
     table, classes, bright = sample.table, sample.classes, sample.bright
     counts = {n: (int(np.sum(classes == k)), int(np.sum(classes[bright] == k))) for k, n in enumerate(CLASSES)}
@@ -142,7 +150,7 @@ def card(sample: Labelled, judged: dict[str, Any]) -> str:
         "",
         f"Trained on {len(table)} CSC 2.0 sources with confirmed classes (Yang et al. 2022, ApJ 941, 104), their "
         f"latents from three band fluxes by model {table.meta['model']} ({table.meta['model_sha256'][:12]}): {mix}; in "
-        f"parentheses those above significance {BRIGHT:g}, which are scored.",
+        f"parentheses those above significance {MIN_SIGNIFICANCE:g}, which are scored.",
         "",
         "Probabilities take all classes for equally common. Prediction sets hold the true class of 90 % of the sources "
         "of each class. Features: posterior of z along two directions and the hardness ratios that z decodes to; flux "

@@ -9,24 +9,24 @@ import numpy as np
 from astropy.table import Table
 from jaxtyping import Bool, Float, Int
 
+from xlatent.core.bands import HARDNESS_RATIOS
 from xlatent.core.errors import ParameterError, XlatentWarning
 from xlatent.core.extras import requires_extra
 from xlatent.core.latents import LatentTable
 from xlatent.core.taxonomy import CLASSES, COMPACT
 from xlatent.science.accretion import Direction
-from xlatent.science.classifier_training import MIN_MEMBERS, Held, cross_validate, fit, prediction_set, scores
-from xlatent.science.classify import ALLOWED, RATIOS, features
-from xlatent.science.neighbours import Index
-from xlatent.science.resampling import (
-    N_FOLDS,
-    bootstrap,
-    folds,
-    numbers,
-    sklearn_needed,
-    source_of,
-    source_weights,
-    usable,
+from xlatent.science.classifier_training import (
+    MIN_MEMBERS,
+    HeldOutPredictions,
+    cross_validate,
+    prediction_set,
+    score_predictions,
+    train_classifier,
 )
+from xlatent.science.classify import ALLOWED, build_features
+from xlatent.science.neighbours import Index
+from xlatent.science.resampling import N_FOLDS, assign_folds, bootstrap_interval, source_weights
+from xlatent.science.selection import numeric_column, source_ids, valid_rows
 from xlatent.workflows.evaluation.inputs import HARDNESS, LATENTS, Dataset, with_columns
 from xlatent.workflows.evaluation.sections import ENDS, Section, fit_excess
 
@@ -53,7 +53,7 @@ _SCORES = {
 _N_NEIGHBOURS = 5  # of a spectrum
 _MAX_SEPARATION = 20.0 / 3600.0  # degrees within which a labelled source may be the spectrum's own
 _N_BINS = 10
-_N_RATIOS = len(RATIOS)  # among the features of a classifier
+_N_RATIOS = len(HARDNESS_RATIOS)  # among the features of a classifier
 
 
 class FeatureSet(NamedTuple):
@@ -144,7 +144,7 @@ def select_labelled(data: Dataset) -> LabelledSample:
     }
     bright = np.ones(len(rows), bool)
     if "significance" in data.joined.colnames:
-        bright = np.nan_to_num(numbers(data.joined, "significance")[rows]) > MIN_SIGNIFICANCE
+        bright = np.nan_to_num(numeric_column(data.joined, "significance")[rows]) > MIN_SIGNIFICANCE
     classes = np.array([names.index(kind) for kind in data.classes[rows]])
     if len(np.unique(classes[bright])) < 2:
         raise ParameterError(f"of two classes no source is more significant than {MIN_SIGNIFICANCE:g}")
@@ -169,16 +169,16 @@ def available_extras(table: LatentTable) -> list[tuple[str, ...]]:
 
 def cross_validate_all(
     sample: LabelledSample, baselines: Mapping[str, LatentTable] | None = None, seed: int = 0
-) -> dict[FeatureSet, Held]:
+) -> dict[FeatureSet, HeldOutPredictions]:
     """Predict the classes of sources that a classifier was not trained on, five-fold, by what it is made from.
 
     z with each of `available_extras`; hardness ratios with the same and the same classifier; the baselines alone; and
     hardness ratios with extremely randomised trees, uncalibrated.
     """
-    sources, classes, directions = source_of(sample.table), sample.classes, leading_directions(sample.table)
-    held: dict[FeatureSet, Held] = {}
+    sources, classes, directions = source_ids(sample.table), sample.classes, leading_directions(sample.table)
+    held: dict[FeatureSet, HeldOutPredictions] = {}
     for extra in available_extras(sample.table):
-        x, stress = features(sample.table, directions, extra)
+        x, stress = build_features(sample.table, directions, extra)
         held[FeatureSet(LATENTS, extra)] = cross_validate(x, stress, classes, sources, seed)
         alone = _ratio_features(sample, extra)
         weights = np.append(np.ones(_N_RATIOS), stress[_N_RATIOS + 2 * directions.shape[1] :])
@@ -190,15 +190,20 @@ def cross_validate_all(
 
 
 def score_held_out(
-    sample: LabelledSample, held: Held, made_from: FeatureSet | None = None, rows: np.ndarray | None = None
+    sample: LabelledSample,
+    held: HeldOutPredictions,
+    made_from: FeatureSet | None = None,
+    rows: np.ndarray | None = None,
 ) -> dict[str, tuple]:
-    """Score the bright rows, or others: `xlatent.science.classifier_training.scores`, under the names of tables.
+    """Score the bright rows, or others, by `score_predictions`, under the names of tables.
 
     Trees tell AGN from compact objects better if they are grown for that alone, and are.
     """
     rows = np.flatnonzero(sample.bright) if rows is None else rows
-    sources, (one, others) = source_of(sample.table), sample.pair
-    found = scores(Held(held.p[rows], held.sets[rows]), sample.classes[rows], sources[rows], one, others or [one])
+    sources, (one, others) = source_ids(sample.table), sample.pair
+    found = score_predictions(
+        HeldOutPredictions(held.p[rows], held.sets[rows]), sample.classes[rows], sources[rows], one, others or [one]
+    )
     named = {name: found[key] for key, name in _SCORES.items()}
     if not others:
         del named["AGN against compact"]
@@ -209,7 +214,9 @@ def score_held_out(
             either = np.isin(sample.classes[pair], others).astype(int)
             alone = _predict_by_trees(_ratio_features(sample, made_from.extra)[pair], either, sources[pair])
             kept = np.isin(pair, rows)
-            result = scores(Held(alone.p[kept], alone.sets[kept]), either[kept], sources[pair][kept], 0, [1])
+            result = score_predictions(
+                HeldOutPredictions(alone.p[kept], alone.sets[kept]), either[kept], sources[pair][kept], 0, [1]
+            )
             named["AGN against compact"] = result["balanced accuracy"]
     return named
 
@@ -217,20 +224,20 @@ def score_held_out(
 def _ratio_features(sample: LabelledSample, extra: Sequence[str]) -> Float[np.ndarray, "n m"]:
     """Hardness ratios, and what is used besides as it stands beside z."""
     directions = leading_directions(sample.table)
-    x, _ = features(sample.table, directions, extra)
+    x, _ = build_features(sample.table, directions, extra)
     return np.concatenate([sample.ratios.z[:, :_N_RATIOS], x[:, _N_RATIOS + 2 * directions.shape[1] :]], axis=1)
 
 
-def _predict_by_trees(x: np.ndarray, classes: np.ndarray, sources: np.ndarray, seed: int = 0) -> Held:
+def _predict_by_trees(x: np.ndarray, classes: np.ndarray, sources: np.ndarray, seed: int = 0) -> HeldOutPredictions:
     """Predict by extremely randomised trees on the same folds, without calibration or sets."""
-    with sklearn_needed():
+    with requires_extra("science", "sklearn"):
         from sklearn.ensemble import ExtraTreesClassifier
     x = np.nan_to_num(x, nan=-1.0)
-    fold, p = folds(sources, classes, seed + 1000), np.empty((len(x), classes.max() + 1))
+    fold, p = assign_folds(sources, classes, seed + 1000), np.empty((len(x), classes.max() + 1))
     for k in range(N_FOLDS):
         out = fold == k
         trees = ExtraTreesClassifier(_N_TREES, min_samples_leaf=5, class_weight="balanced", random_state=seed)
-        p[out] = trees.fit(x[~out], classes[~out]).predict_proba(x[out])
+        p[out] = trees.train_classifier(x[~out], classes[~out]).predict_proba(x[out])
     return HeldOutPredictions(p, np.zeros(p.shape, bool))
 
 
@@ -255,8 +262,8 @@ def classification_section(data: Dataset, section: Section, seed: int) -> None:
     section.add("by_class", f"Class by class. {data.heading}", _score_by_class(sample, held, most))
     which = f"sources of significance > {MIN_SIGNIFICANCE:g}" if len(rows) < len(sample.classes) else "sources"
     section.notes.append(
-        f"{len(np.unique(source_of(sample.table)[rows]))} {which} of {len(sample.names)} classes are scored; all "
-        f"{len(np.unique(source_of(sample.table)))} train. Folds are of sources; calibration and thresholds come from "
+        f"{len(np.unique(source_ids(sample.table)[rows]))} {which} of {len(sample.names)} classes are scored; all "
+        f"{len(np.unique(source_ids(sample.table)))} train. Folds are of sources; calibration and thresholds come from "
         "the training part. The calibration error is of the sample's own mix of classes, its floor that of perfect "
         "probabilities with as many sources; debiased, the part that chance gives is taken out. Prediction sets are "
         "made to hold the true class in 90 % of cases."
@@ -271,9 +278,9 @@ def classification_section(data: Dataset, section: Section, seed: int) -> None:
         section.values["reliability"][made_from.label] = _reliability(sample, p, rows, seed)
 
 
-def _score_by_class(sample: LabelledSample, held: Mapping[FeatureSet, Held], most: FeatureSet) -> Table:
+def _score_by_class(sample: LabelledSample, held: Mapping[FeatureSet, HeldOutPredictions], most: FeatureSet) -> Table:
     """Share recognised of each class, from z, hardness ratios and most of what there is."""
-    rows, sources = np.flatnonzero(sample.bright), source_of(sample.table)
+    rows, sources = np.flatnonzero(sample.bright), source_ids(sample.table)
     z = FeatureSet(LATENTS)
     columns: dict[str, list] = {"class": [], "sources": []}
     for k, name in enumerate(sample.names):
@@ -299,7 +306,7 @@ def _add_share(columns: dict[str, list], name: str, right: np.ndarray, sources: 
     def share(weights: np.ndarray) -> float:
         return float(np.average(right, weights=weights))
 
-    values = (share(source_weights(sources)), *bootstrap(share, sources, n_draws=200))
+    values = (share(source_weights(sources)), *bootstrap_interval(share, sources, n_draws=200))
     for end, value in zip(ENDS, values, strict=True):
         columns.setdefault(name + end, []).append(value)
 

@@ -14,7 +14,7 @@ from xlatent.core.latents import LatentTable
 from xlatent.core.taxonomy import CLASSES
 from xlatent.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, style
 from xlatent.science.accretion import GROUPS
-from xlatent.science.resampling import usable
+from xlatent.science.selection import valid_rows
 from xlatent.workflows.evaluation.inputs import Dataset
 from xlatent.workflows.evaluation.sections import ENDS, Section, fit_excess
 
@@ -62,7 +62,7 @@ def draw_figures(
 
     headings = "; ".join(one.heading for one in datasets) + "."
     heading = f"{labelled.heading}."
-    if usable(labelled.latents).sum() > 2:
+    if valid_rows(labelled.latents).sum() > 2:
         kinds = [kind for kind in CLASSES if (labelled.classes == kind).any()]
         kinds += sorted({str(kind) for kind in labelled.classes} - {*kinds, ""})
         caption = (
@@ -107,7 +107,7 @@ def draw_figures(
 
 def plot_latent_map(table: LatentTable, classes: np.ndarray, names: Sequence[str]) -> Figure:
     """Draw sources by class in the two directions of latent space in which they differ most for their errors."""
-    good = usable(table)
+    good = valid_rows(table)
     axes_of_z = _measured_directions(table[good])
     axes_of_z = axes_of_z * np.sign(axes_of_z[np.argmax(np.abs(axes_of_z), axis=0), [0, 1]])
     along = table.z @ axes_of_z

@@ -9,19 +9,19 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
+from xlatent.core.bands import HARDNESS_RATIOS
 from xlatent.core.bundle import shipped
-from xlatent.core.errors import ReadError
+from xlatent.core.errors import InputError, ReadError
 from xlatent.core.latent_columns import N_LATENTS
 from xlatent.core.latents import LatentTable, check_same_model
 from xlatent.formats import latent_tables
 from xlatent.formats.catalogue_tables import SourceTable
-from xlatent.formats.inputs import find
 from xlatent.formats.store import is_store, open_store
 from xlatent.formats.store_rows import SCHEMA
 from xlatent.infer.embed import load_model
 from xlatent.infer.observation import prepare
-from xlatent.science.classify import RATIOS
-from xlatent.science.resampling import numbers
+from xlatent.science.selection import numeric_column
+from xlatent.workflows.embed import embed_files
 
 LATENTS, HARDNESS, PCA, PAPER = "z", "hardness ratios", "PCA-8", "paper preset"
 """The representations that are compared."""
@@ -155,14 +155,15 @@ def embed_spectra(spectra: Sequence[str], model: str, datasets: Sequence[Dataset
         },
         "name the model that made it with --model",
     )
-    from xlatent.cli.embed import embed_sources
-
-    sources = find(spectra)
     models = {LATENTS: model} | ({PAPER: PAPER_MODEL} if PAPER_MODEL in shipped() else {})
-    found = {of: embed_sources(sources, name) for of, name in models.items()}
-    if found[LATENTS][0] is None:
-        raise ReadError(f"no spectrum of {' '.join(spectra)} could be embedded; {found[LATENTS][1][0].reason}")
-    return {of: table for of, (table, _) in found.items() if table is not None}
+    try:
+        found = {of: embed_files(spectra, model=name) for of, name in models.items()}
+    except InputError as error:
+        raise ReadError(str(error)) from error
+    if found[LATENTS].table is None:
+        reason = found[LATENTS].failures[0].reason
+        raise ReadError(f"no spectrum of {' '.join(spectra)} could be embedded; {reason}")
+    return {of: result.table for of, result in found.items() if result.table is not None}
 
 
 def read_kinds(inputs: Sequence[str]) -> dict[str, str]:
@@ -189,8 +190,8 @@ def representation(values: Float[np.ndarray, "n k"], error: Float[np.ndarray, "n
 
 def hardness_ratios(joined: LatentTable) -> LatentTable:
     """Represent sources by hardness ratios alone: measured ones where they were joined, or else the table's own."""
-    values = np.stack([numbers(joined, name) for name in RATIOS], axis=1)
-    limits = [numbers(joined, f"{name}_{end}") for end in ("hilim", "lolim") for name in RATIOS]
+    values = np.stack([numeric_column(joined, name) for name in HARDNESS_RATIOS], axis=1)
+    limits = [numeric_column(joined, f"{name}_{end}") for end in ("hilim", "lolim") for name in HARDNESS_RATIOS]
     error = 0.5 * (np.stack(limits[:3], axis=1) - np.stack(limits[3:], axis=1))
     return representation(values, np.where(error > 0, error, 0.1), joined)
 
@@ -233,13 +234,11 @@ def _dataset(
 
 def _embed_store(path: str, model: str) -> tuple[LatentTable, dict[str, Any], dict[str, LatentTable]]:
     """Latents of a store's spectra, its catalogue columns, and PCA-8 and the paper preset of the same spectra."""
-    from xlatent.cli.embed import embed_sources
-    from xlatent.workflows.tasks import rows_of
-
     store = open_store(path)
-    found, failed = embed_sources(rows_of(path), model)
+    embedded = embed_files(path, model=model)
+    found = embedded.table
     if found is None:
-        raise ReadError(f"{path}: no spectrum could be embedded, the first because {failed[0].reason}")
+        raise ReadError(f"{path}: no spectrum could be embedded, the first because {embedded.failures[0].reason}")
     extra = [name for name in store.schema.names if name not in SCHEMA.names and name != "input"]
     columns = store.columns(["name", *extra])
     place = {str(name): row for row, name in enumerate(columns.column("name").to_pylist())}
@@ -252,13 +251,13 @@ def _embed_store(path: str, model: str) -> tuple[LatentTable, dict[str, Any], di
     found = with_columns(found, source)
     baselines = {}
     if len(rows) >= _MIN_SPECTRA:
-        grid = load_model(model).grid
-        seen = [prepare(store[row], grid).features for row in rows]
+        projector = load_model(model).projector
+        seen = [prepare(store[row], projector).features for row in rows]
         counts = np.stack([one["counts"] for one in seen])
         background = np.stack([one["background"] for one in seen])
         baselines[PCA] = principal_components(counts, counts - background, found)
     if PAPER_MODEL in shipped():
-        theirs, _ = embed_sources(rows_of(path), PAPER_MODEL)
+        theirs = embed_files(path, model=PAPER_MODEL).table
         if theirs is not None and list(theirs["name"]) == list(found["name"]):
             baselines[PAPER] = with_columns(theirs, source)
     return found, own, baselines

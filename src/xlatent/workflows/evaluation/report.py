@@ -106,9 +106,9 @@ def write_report(
     template = resources.files("xlatent.workflows.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     page = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True).from_string(template)
     html = page.render(title=title, notes=notes, sections=for_page, about=about)
-    numbers = {**about, "notes": list(notes), "parts": for_json}
+    numeric_column = {**about, "notes": list(notes), "parts": for_json}
     with atomic(folder / "report.json") as temporary:
-        text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(numeric_column, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
     with atomic(folder / "report.html") as temporary:
         temporary.write_text(html, encoding="utf-8")

@@ -15,8 +15,8 @@ from xlatent.core.bands import HARDNESS_RATIOS
 from xlatent.core.errors import ParameterError, XlatentError, XlatentWarning
 from xlatent.core.latents import LatentTable
 from xlatent.science import accretion, cluster, cluster_scores, formulas, information, outliers, regress, tracks
-from xlatent.science.classify import RATIOS
-from xlatent.science.resampling import bootstrap, numbers, source_of, source_weights, usable
+from xlatent.science.resampling import bootstrap_interval, source_weights
+from xlatent.science.selection import numeric_column, source_ids, valid_rows
 from xlatent.workflows.evaluation.inputs import HARDNESS, LATENTS, MADE_FROM, ORIGINS, Dataset, with_columns
 
 QUANTITY = re.compile(
@@ -107,7 +107,7 @@ def run_section(section: Section, fill: Callable[[Section], Any]) -> Section:
 
 def contents_section(data: Dataset, section: Section) -> None:
     """Count what went in: rows, sources and classes; name model and origin."""
-    good, sources = usable(data.latents), source_of(data.latents)
+    good, sources = valid_rows(data.latents), source_ids(data.latents)
     meta = data.latents.meta
     facts = {
         "rows": str(len(data.latents)),
@@ -135,7 +135,7 @@ def contents_section(data: Dataset, section: Section) -> None:
 
 def cluster_section(data: Dataset, section: Section, seed: int) -> None:
     """Judge clusters by classes: mixture by BIC, mixture of eight, HDBSCAN; for the baselines a mixture of eight."""
-    labelled = usable(data.latents) & (data.classes != "")
+    labelled = valid_rows(data.latents) & (data.classes != "")
     if not labelled.any():
         raise ParameterError("there are no labels to judge clusters by")
     rows = []
@@ -146,9 +146,11 @@ def cluster_section(data: Dataset, section: Section, seed: int) -> None:
         *((name, table, "mixture of 8", "mixture", 8) for name, table in data.baselines.items()),
     ]
     for of, table, name, method, number in runs:
-        found = cluster.cluster(table, method, number, seed)
+        found = cluster.find_clusters(table, method, number, seed)
         judged = labelled & np.isfinite(found.probability)
-        scores = cluster_scores.judge(found.label[judged], data.classes[judged], source_of(table)[judged], seed)
+        scores = cluster_scores.score_clustering(
+            found.label[judged], data.classes[judged], source_ids(table)[judged], seed
+        )
         scores["of"], scores["method"], scores["clusters"] = of, name, found.membership.shape[1]
         scores.rename_columns(("lolim", "hilim"), ("value_lolim", "value_hilim"))
         rows.append(scores)
@@ -169,9 +171,9 @@ def regression_section(data: Dataset, section: Section, seed: int) -> None:
         raise ParameterError("no measured column of hardness, spectral fit or flux was joined to the table")
     results = []
     for of, table in data.representations.items():
-        wanted = [name for name in targets if not (of == HARDNESS and name in RATIOS)]
+        wanted = [name for name in targets if not (of == HARDNESS and name in HARDNESS_RATIOS)]
         if wanted:
-            columns = {name: numbers(data.joined, name) for name in wanted}
+            columns = {name: numeric_column(data.joined, name) for name in wanted}
             results.append(regress.regress(with_columns(table, columns), wanted, seed))
             results[-1]["of"] = of
     scores = _wide(vstack(results, metadata_conflicts="silent"), ("target", "of", "n_sources"), "regressor", "r2")
@@ -189,7 +191,7 @@ def formula_section(data: Dataset, section: Section, seed: int) -> None:
 
     ``section.values["decoded"]`` has the targets that are computed from the latents themselves.
     """
-    good = usable(data.latents)
+    good = valid_rows(data.latents)
     targets = []
     if good.any() and np.isfinite(numeric_column(data.joined, "flux_b")[good]).any():
         error = np.mean(data.latents.z_err[good] ** 2, axis=0)
@@ -199,7 +201,7 @@ def formula_section(data: Dataset, section: Section, seed: int) -> None:
     own = [name for name in HARDNESS_RATIOS if name not in targets]
     targets += [name for name in data.added if re.match("powlaw_(gamma|nh)", name) and QUANTITY.fullmatch(name)]
     targets = (targets + own)[:_MAX_FORMULA_TARGETS]
-    found = formulas.formulas(data.joined, targets, seed)
+    found = formulas.find_formulas(data.joined, targets, seed)
     keep = ("target", "formula", "length", "r2", "r2_lolim", "r2_hilim", "n_sources")
     section.add("formulas", f"Formulas. {data.heading}", found[keep])
     section.values["decoded"] = [name for name in own if name in targets]
@@ -237,9 +239,9 @@ def accretion_section(data: Dataset, section: Section, seed: int) -> None:
     """
     rows, direction = [], None
     for of, table in data.representations.items():
-        classes = np.where(usable(table), data.classes, "")
-        found = accretion.learn(
-            table.z, table.covariance, classes, source_of(table), table.meta.get("model_sha256", ""), seed
+        classes = np.where(valid_rows(table), data.classes, "")
+        found = accretion.learn_direction(
+            table.z, table.covariance, classes, source_ids(table), table.meta.get("model_sha256", ""), seed
         )
         direction = direction or found
         for name, area in found.auc.items():
@@ -261,14 +263,14 @@ def accretion_section(data: Dataset, section: Section, seed: int) -> None:
     section.add("direction", f"Accretion: the direction. {data.heading}", Table(coefficients))
     section.notes.append(f"{direction.formula()}, larger for HMXB, LMXB and CV than for AGN, YSO and LM-STAR.")
     value, _ = direction.value(data.latents.z, data.latents.covariance)
-    value = np.where(usable(data.latents), value, np.nan)
+    value = np.where(valid_rows(data.latents), value, np.nan)
     section.values |= {"direction": direction, "accretion": value, "classes": data.classes}
 
 
 def outlier_section(data: Dataset, section: Section, seed: int) -> None:
     """List sources where few others are, and those badly reproduced."""
-    sources = source_of(data.latents)
-    found = outliers.outliers(data.latents, sources, seed)
+    sources = source_ids(data.latents)
+    found = outliers.find_outliers(data.latents, sources, seed)
     rows, lists = [], []
     for word, what, caption in (
         ("density", "rare", "Most unusual sources"),
@@ -280,7 +282,7 @@ def outlier_section(data: Dataset, section: Section, seed: int) -> None:
             continue
         unlikely = q < _FALSE_DISCOVERY_RATE
         share, each = partial(_average, unlikely[known].astype(float)), sources[known]
-        rows.append((what, share(source_weights(each)), *bootstrap(share, each, seed), int(known.sum())))
+        rows.append((what, share(source_weights(each)), *bootstrap_interval(share, each, seed), int(known.sum())))
         best = np.flatnonzero(known & unlikely)
         if best.size:
             best = best[np.argsort(p[best])][:_MAX_SHOWN]
@@ -300,7 +302,7 @@ def track_section(
     energy: Float[np.ndarray, " n_energy"] | None = None,
 ) -> None:
     """Test whether z moves in sources with several rows."""
-    found = tracks.tracks(data.latents, source_of(data.latents), None, decode, energy)
+    found = tracks.find_tracks(data.latents, source_ids(data.latents), None, decode, energy)
     names, first = np.asarray(data.latents["name"]).astype(str), np.asarray(found["first"])
     found.replace_column("source", names[first])
     shown = ("source", "n", "chi2", "dof", "p", "q", "direction", "amount", "amount_err", "unit")
@@ -332,7 +334,7 @@ def reconstruction_section(tables: Mapping[str, LatentTable], heading: str, sect
 
 def fit_excess(table: LatentTable) -> tuple[Float[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
     """Compute the statistic above its expected value, in standard deviations, and say where it is known."""
-    found, expected, sigma = (numbers(table, name) for name in ("cstat", "cstat_expected", "cstat_sigma"))
+    found, expected, sigma = (numeric_column(table, name) for name in ("cstat", "cstat_expected", "cstat_sigma"))
     known = np.isfinite(found) & np.isfinite(expected) & (np.nan_to_num(sigma) > 0)
     return np.where(known, (found - expected) / np.where(known, sigma, 1.0), np.nan), known
 
