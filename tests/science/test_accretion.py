@@ -57,7 +57,7 @@ def test_rows_of_one_source_do_not_judge_themselves():
 def test_values_have_the_error_of_their_posterior():
     z, covariance, label, source = catalogue(600, 5)
     line = learn_direction(z, covariance, label, source)
-    value, error = line.value(z, covariance)
+    value, error = line.project(z, covariance)
     draws = np.random.default_rng(6).multivariate_normal(z[0], covariance[0], 20_000) @ line.vector + line.offset
     assert value[0] == pytest.approx(draws.mean(), abs=0.05) and error[0] == pytest.approx(draws.std(), rel=0.03)
     compact = np.isin(label, CLASSES[:3])
@@ -73,7 +73,7 @@ def test_a_direction_is_kept_said_and_decoded(tmp_path):
     assert (again.offset, again.auc, again.model) == (line.offset, line.auc, "abc")
     assert line.formula().startswith(f"a = {line.vector[0]:+.3f} z0")
     values = np.array([-1.0, 2.0])
-    spectra = line.spectra(lambda z: z, values)  # a decoder that shows z itself
+    spectra = line.decode_along(lambda z: z, values)  # a decoder that shows z itself
     np.testing.assert_allclose(spectra @ line.vector + line.offset, values)
     (tmp_path / "bad.json").write_text("{}")
     for name in ("bad.json", "absent.json"):

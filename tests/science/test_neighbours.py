@@ -53,7 +53,7 @@ def test_elimination_is_what_lapack_finds():
     rng = np.random.default_rng(0)
     root, left = rng.standard_normal((50, 5, 5)), rng.standard_normal((50, 5))
     matrix = root @ root.transpose(0, 2, 1) + np.eye(5)
-    distance, size = neighbours._eliminated(matrix.transpose(1, 2, 0).copy(), left.T.copy())
+    distance, size = neighbours._eliminate(matrix.transpose(1, 2, 0).copy(), left.T.copy())
     np.testing.assert_allclose(size, np.linalg.slogdet(matrix)[1], rtol=1e-10)
     np.testing.assert_allclose(distance, np.sum(left * np.linalg.solve(matrix, left[..., None])[..., 0], axis=1))
 

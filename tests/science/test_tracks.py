@@ -7,7 +7,7 @@ from astropy.table import Table
 from xlatent.core.absorption import cross_section
 from xlatent.core.errors import ParameterError
 from xlatent.core.latents import LatentTable
-from xlatent.science.tracks import directions, find_tracks
+from xlatent.science.tracks import find_tracks, physical_directions
 
 ENERGY = np.geomspace(0.3, 10.0, 120)
 
@@ -82,7 +82,7 @@ def test_sources_that_move_are_found_and_their_direction_named():
 
 
 def test_directions_are_those_of_the_decoder():
-    found = directions(decode, ENERGY, np.zeros(8))
+    found = physical_directions(decode, ENERGY, np.zeros(8))
     inside = (ENERGY > 0.5) & (ENERGY < 8)
     weight = decode(np.zeros((1, 8)))[0, inside]
     wanted = {"slope": np.log(ENERGY), "column": -cross_section(ENERGY), "temperature": -ENERGY}

@@ -73,7 +73,7 @@ def accretion(
         line = learn_direction(latents.z, latents.covariance, classes, source_ids(latents), origin, seed)
         if keep is not None:
             line.save(keep)
-    value, error = line.value(latents.z, latents.covariance)
+    value, error = line.project(latents.z, latents.covariance)
     columns = {name: latents[name] for name in latents.colnames} | {"accretion": value, "accretion_err": error}
     latent_tables.write(LatentTable(columns, latents.meta), output)
     typer.echo(line.formula())
@@ -106,7 +106,7 @@ def _draw(line: "Direction", loaded: "LatentModel") -> "Figure":
 
     values = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     energy = loaded.grid.energy_mid
-    spectra = line.spectra(loaded.decode, values) / loaded.grid.energy_width
+    spectra = line.decode_along(loaded.decode, values) / loaded.grid.energy_width
     with style():
         figure = Figure(figsize=(4.8, 3.6), layout="constrained")
         axes = figure.add_subplot()

@@ -214,7 +214,7 @@ def cross_validate(
     >>> classes = np.repeat([0, 1], 60)
     >>> x = np.random.default_rng(0).standard_normal((120, 2)) + 3.0 * classes[:, None]
     >>> held = cross_validate(x, np.ones(2), classes, np.arange(120))
-    >>> bool(np.mean(held.p.argmax(axis=1) == classes) > 0.95)
+    >>> bool(np.mean(held.p.argmax(axis=1) == classes) > 0.9)
     True
     """
     fold = assign_folds(sources, classes, seed + 1000)

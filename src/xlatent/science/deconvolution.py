@@ -16,7 +16,7 @@ _PRIOR_VARIANCE = 0.01
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """A mixture of K Gaussians in z.
+    """Hold a mixture of K Gaussians in z.
 
     Attributes
     ----------
@@ -64,8 +64,7 @@ def fit_population(data: GaussianLikelihood, n_components: int, seed: int = 0) -
     --------
     A population of variance 0.5 in the one latent that is measured, with errors of variance 1/4:
 
-    >>> from xlatent.core.errors import ParameterError
-    from xlatent.science.measurement import remove_prior
+    >>> from xlatent.science.measurement import remove_prior
     >>> z = np.zeros((1000, 8))
     >>> z[:, 0] = 0.8 * np.sqrt(0.75) * np.random.default_rng(0).standard_normal(1000)
     >>> covariance = np.tile(np.diag([0.2] + [1.0] * 7), (1000, 1, 1))
@@ -105,8 +104,7 @@ def select_population(
 
     Examples
     --------
-    >>> from xlatent.core.errors import ParameterError
-    from xlatent.science.measurement import remove_prior
+    >>> from xlatent.science.measurement import remove_prior
     >>> z = np.random.default_rng(0).standard_normal((100, 8))
     >>> len(select_population(remove_prior(z, np.tile(0.1 * np.eye(8), (100, 1, 1)))).weights)
     1

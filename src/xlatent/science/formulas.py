@@ -1,35 +1,36 @@
 """Closed expressions of latents in band fluxes, and of physical quantities in latents, by symbolic regression."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 from astropy.table import Table
 from jaxtyping import Float
 
-from xlatent.core.errors import XlatentError
+from xlatent.core.extras import requires_extra
 from xlatent.core.latent_columns import N_LATENTS
 from xlatent.core.latents import LatentTable
 from xlatent.science.resampling import assign_folds, bootstrap_interval, source_weights, subsample
-from xlatent.science.selection import has_enough_sources, numeric_column, source_ids, valid_rows
+from xlatent.science.selection import has_enough_sources, log_if_wide, numeric_column, source_ids, valid_rows
+from xlatent.science.weighted_scores import r_squared
 
 LATENTS = tuple(f"z{i}" for i in range(N_LATENTS))
 MIN_SOURCES = 50
 MAX_ROWS = 5000
 _OPERATORS = "add,sub,mul,div,sqrt,square,exp,log,tanh,constant,variable"
-_POPULATION, _EVALUATIONS, _LONGEST = 300, 40_000, 25
+_POPULATION, _EVALUATIONS, _MAX_LENGTH = 300, 40_000, 25
 _DIGITS = 3  # of the constants
 _NEGLIGIBLE = 1e-3  # of the standard deviation of the target: a constant at the end that need not be written
-_GAIN = 0.002  # of R² on the training part that a longer formula must bring
-_DECADES = 2.0
-_BEYOND = 1e100  # no value of anything
+_MIN_GAIN = 0.002  # of R² on the training part that a longer formula must bring
+_OVERFLOW = 1e100  # no value of anything
+_SHARES, _WHOLE = ("flux_s", "flux_m", "flux_h"), "flux_b"  # a latent is written in shares of the whole
 
 
 def find_formulas(
     table: LatentTable, targets: Sequence[str], seed: int = 0, progress: Callable[[int], None] | None = None
 ) -> Table:
-    """Find formulas of growing length for each target, by genetic programming (Operon, Burlacu et al. 2020).
+    """Find formulas of growing length for each target, by genetic programming.
 
     A latent is written in band fluxes, as shares of the broad band's, so that formulas are free of units; any other
     quantity in the means of the latents. Four fifths of the sources are for the search: a formula is kept if no shorter
@@ -67,54 +68,47 @@ def find_formulas(
     -----
     XlatentWarning
         Of each column left out for want of `MIN_SOURCES` sources or of a second value.
+
+    References
+    ----------
+    Burlacu, Kronberger & Kommenda 2020, GECCO, 1562 (Operon).
+
+    Examples
+    --------
+    >>> z = np.random.default_rng(0).standard_normal((60, 8))
+    >>> columns = {"name": [f"s{i}" for i in range(60)], "slope": 2.0 * z[:, 0]}
+    >>> table = LatentTable.from_posterior(z, np.tile(0.01 * np.eye(8), (60, 1, 1)), columns)
+    >>> result = find_formulas(table, ["slope"])
+    >>> result["formula"][-1], round(float(result["r2"][-1]), 3)
+    (np.str_('2.0*z0'), 1.0)
     """
     columns = {target: numeric_column(table, target) for target in targets}
-    good, every_source = valid_rows(table), source_ids(table)
+    valid, every_source = valid_rows(table), source_ids(table)
     found: list[dict[str, Any]] = []
     for done, (target, values) in enumerate(columns.items(), start=1):
         names, inputs = _inputs(table, target)
-        chosen = good & np.isfinite(values) & np.isfinite(inputs).all(axis=1)
+        chosen = valid & np.isfinite(values) & np.isfinite(inputs).all(axis=1)
         rows = subsample(np.flatnonzero(chosen), MAX_ROWS, seed)
         y, sources = values[rows], every_source[rows]
         if has_enough_sources(target, y, sources, MIN_SOURCES):
-            title, y = _logarithms(target, y)
-            found += [{"target": title} | row for row in _front(title, names, inputs[rows], y, sources, seed)]
+            title, y = log_if_wide(target, y)
+            found += [{"target": title} | row for row in _search(title, names, inputs[rows], y, sources, seed)]
         if progress:
             progress(done)
     keys = ("target", "formula", "latex", "length", "r2", "r2_lolim", "r2_hilim", "r2_search", "n_sources")
     return Table({key: [row[key] for row in found] for key in keys})
 
 
-@contextmanager
-def _operon_needed() -> Iterator[None]:
-    """Turn a failed import of what only formulas need into one sentence."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("pyoperon", "sympy", "sklearn"):
-            raise
-        raise XlatentError(
-            f'{error.name} is not installed, and this needs it: pip install "xlatent[science]"'
-        ) from None
-
-
 def _inputs(table: LatentTable, target: str) -> tuple[tuple[str, ...], np.ndarray]:
     """The variables as they are written, and their values [n, d]."""
     if target not in LATENTS:
         return LATENTS, table.z
-    broad = numeric_column(table, "flux_b")
-    shares = [numeric_column(table, f"flux_{band}") / np.where(broad > 0, broad, np.nan) for band in "smh"]
-    return tuple(f"flux_{band}/flux_b" for band in "smh"), np.stack(shares, axis=1)
+    whole = numeric_column(table, _WHOLE)
+    shares = [numeric_column(table, name) / np.where(whole > 0, whole, np.nan) for name in _SHARES]
+    return tuple(f"{name}/{_WHOLE}" for name in _SHARES), np.stack(shares, axis=1)
 
 
-def _logarithms(target: str, y: np.ndarray) -> tuple[str, np.ndarray]:
-    low, high = np.percentile(y, (1, 99))
-    if y.min() > 0 and high > 10**_DECADES * low:
-        return f"log10 {target}", np.log10(y)
-    return target, y
-
-
-def _front(
+def _search(
     title: str,
     names: tuple[str, ...],
     x: Float[np.ndarray, "n d"],
@@ -123,15 +117,14 @@ def _front(
     seed: int,
 ) -> Iterator[dict[str, Any]]:
     """The formulas of one target that are worth their length."""
-    with _operon_needed():
+    with requires_extra("science", "pyoperon", "sympy", "sklearn"):
         import sympy
         from pyoperon.sklearn import SymbolicRegressor
-    sources = np.unique(sources, return_inverse=True)[1]
-    held = assign_folds(sources, seed=seed) == 0
+    held_out = assign_folds(sources, seed=seed) == 0
     search: Any = SymbolicRegressor(
         allowed_symbols=_OPERATORS,
         objectives=["r2", "length"],
-        max_length=_LONGEST,
+        max_length=_MAX_LENGTH,
         population_size=_POPULATION,
         generations=_EVALUATIONS,  # the evaluations end it
         max_evaluations=_EVALUATIONS,
@@ -139,28 +132,25 @@ def _front(
         n_threads=1,
         random_state=seed,
     )
-    search.fit(x[~held], y[~held])
+    search.fit(x[~held_out], y[~held_out])
     symbols = [sympy.Symbol(f"X{i + 1}") for i in range(len(names))]  # as Operon calls them
-    weights, of_search = source_weights(sources), 0.0
-    latex_of = {sympy.Symbol(name): _latex(name) for name in ("flux_s", "flux_m", "flux_h", "flux_b", *LATENTS)}
+    weights, best_r2 = source_weights(sources), 0.0
+    latex_of = {sympy.Symbol(name): _latex(name) for name in (*_SHARES, _WHOLE, *LATENTS)}
     candidates = [sympy.sympify(search.get_model_string(one["tree"], 6)) for one in search.pareto_front_]
     nowhere_real = (sympy.I, sympy.nan, sympy.zoo, sympy.oo)
-    least = _NEGLIGIBLE * float(y[~held].std())
+    least = _NEGLIGIBLE * float(y[~held_out].std())
     candidates = [_rounded(formula, least) for formula in candidates if not formula.has(*nowhere_real)]
     predictions = [_evaluate(formula, symbols, x) for formula in candidates]
-    of_candidates = [_r2(y, predicted, np.where(held, 0.0, weights)) for predicted in predictions]
-    for place in sorted(range(len(candidates)), key=lambda i: (_length(candidates[i]), -of_candidates[i])):
-        formula, predicted, r2 = candidates[place], predictions[place], of_candidates[place]
-        if r2 < of_search + _GAIN:
+    search_r2 = [r_squared(y, predicted, np.where(held_out, 0.0, weights)) for predicted in predictions]
+    for place in sorted(range(len(candidates)), key=lambda i: (_length(candidates[i]), -search_r2[i])):
+        formula, predicted, r2 = candidates[place], predictions[place], search_r2[place]
+        if r2 < best_r2 + _MIN_GAIN:
             continue
-        of_search = r2
+        best_r2 = r2
         # Where a formula gives no number it knows nothing.
-        told = np.where(np.isfinite(predicted), predicted, y[~held].mean())[held]
-
-        def score(w: np.ndarray, told: np.ndarray = told) -> float:
-            return _r2(y[held], told, w)
-
-        low, high = bootstrap_interval(score, sources[held], seed)
+        predicted = np.where(np.isfinite(predicted), predicted, y[~held_out].mean())
+        score = partial(r_squared, y[held_out], predicted[held_out])
+        low, high = bootstrap_interval(score, sources[held_out], seed)
         written = formula.xreplace(dict(zip(symbols, map(sympy.sympify, names), strict=True)))
         logarithm, _, name = title.rpartition(" ")
         left_side = (r"\log_{10} " if logarithm else "") + _latex(name)
@@ -168,11 +158,11 @@ def _front(
             "formula": str(written),
             "latex": f"{left_side} = {sympy.latex(written, symbol_names=latex_of)}",
             "length": _length(formula),
-            "r2": score(weights[held]),
+            "r2": score(weights[held_out]),
             "r2_lolim": low,
             "r2_hilim": high,
             "r2_search": r2,
-            "n_sources": len(np.unique(sources[held])),
+            "n_sources": len(np.unique(sources[held_out])),
         }
 
 
@@ -180,7 +170,7 @@ def _latex(name: str) -> str:
     """A column's name in LaTeX: z and F with their indices, others upright."""
     if name in LATENTS:
         return f"z_{{{name[1:]}}}"
-    if name in ("flux_s", "flux_m", "flux_h", "flux_b"):
+    if name in (*_SHARES, _WHOLE):
         return f"F_{{{name[-1]}}}"
     return rf"\mathrm{{{name}}}".replace("_", r"\_")
 
@@ -212,13 +202,4 @@ def _evaluate(formula: Any, symbols: list[Any], x: np.ndarray) -> Float[np.ndarr
 
     with np.errstate(all="ignore"):  # what is not finite is left out by the caller
         values = np.asarray(sympy.lambdify(symbols, formula, "numpy")(*x.T), dtype=float)
-        return np.where(np.abs(values) < _BEYOND, values, np.nan) + np.zeros(len(x))
-
-
-def _r2(y: np.ndarray, predicted: np.ndarray, weights: np.ndarray) -> float:
-    """Share of the weighted variance that is predicted; minus infinity where a prediction is not finite."""
-    if not np.isfinite(predicted[weights > 0]).all():
-        return -np.inf
-    mean = np.average(y, weights=weights)
-    left = np.average((y - np.where(weights > 0, predicted, 0.0)) ** 2, weights=weights)
-    return float(1.0 - left / np.average((y - mean) ** 2, weights=weights))
+        return np.where(np.abs(values) < _OVERFLOW, values, np.nan) + np.zeros(len(x))

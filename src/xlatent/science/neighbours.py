@@ -1,7 +1,6 @@
 """The nearest sources to a query in z, by a distance that respects the errors of both."""
 
 import json
-import os
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,14 +9,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 
-from xlatent.core.errors import ParameterError, ReadError, WriteError
+from xlatent.core.atomic import atomic_folder
+from xlatent.core.errors import ParameterError, ReadError
 from xlatent.core.latent_columns import N_LATENTS
 from xlatent.science.measurement import remove_prior
 
 _BLOCK = 256  # rows of a block
 _GROUP = 32  # blocks of a group
 # ln|C| is cut beside z with this weight; a factor of two either way costs little.
-_ERRORS = 0.05
+_ERROR_WEIGHT = 0.05
 # What a query looks into, by the number of directions that it measures. Rows near one that measures few lie anywhere in
 # the others, hence in many blocks, and are quick to judge. The scatter of a block's rows counts more than once: the
 # nearest of them are not its typical ones. Read off where brute force finds the ten nearest of 10^7 rows.
@@ -35,7 +35,7 @@ _LOWER = np.tril_indices(N_LATENTS)
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """The rows of an index nearest to a query, nearest first.
+    """Hold the rows of an index nearest to a query, nearest first.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Neighbours:
 
 
 class Index:
-    """Blocks of rows that are alike in z and in their errors, in files mapped to memory.
+    """Index rows in blocks that are alike in z and in their errors, in files mapped to memory.
 
     Libraries for nearest neighbours know one metric; here each query has its own for each row, and one that measures
     two directions of z has its neighbours anywhere in the other six. Among 300,000 realistic posteriors the 4,096 rows
@@ -71,13 +71,22 @@ class Index:
         Checksum of the model whose latents they are.
     checksum : int
         Of the first latent of all rows of the table.
+
+    Examples
+    --------
+    >>> z = np.random.default_rng(0).standard_normal((100, 8))
+    >>> covariance = np.tile(0.01 * np.eye(8), (100, 1, 1))
+    >>> index = Index.build(z, covariance)
+    >>> found = index.search(z[42], covariance[42], k=3)
+    >>> int(found.rows[0]), round(float(found.distance[0]), 3)
+    (42, 0.0)
     """
 
     def __init__(self, arrays: dict[str, np.ndarray], model: str = "", checksum: int = 0) -> None:
         self._arrays, self.model, self.checksum = arrays, model, checksum
 
     def check(self, z0: Float[np.ndarray, " n"], model: str) -> None:
-        """Make sure that the index is of the table whose first latent is ``z0``.
+        """Check that the index is of the table whose first latent is ``z0``, and of this model.
 
         Raises
         ------
@@ -96,23 +105,23 @@ class Index:
         ParameterError
             If no row is finite.
         """
-        usable, size = np.empty(len(z), bool), np.empty(len(z), np.float32)
-        unknown = np.zeros((N_LATENTS, N_LATENTS))
+        finite, log_determinant = np.empty(len(z), bool), np.empty(len(z), np.float32)
+        total = np.zeros((N_LATENTS, N_LATENTS))
         for part in _parts(len(z), _CHUNK):
-            usable[part] = np.isfinite(z[part]).all(axis=1) & np.isfinite(covariance[part]).all(axis=(1, 2))
-            known = np.where(usable[part, None, None], covariance[part], 0.0)
-            size[part] = np.linalg.slogdet(known + 1e-12 * np.eye(N_LATENTS))[1]
-            unknown += known.sum(axis=0)
-        order = np.flatnonzero(usable)
+            finite[part] = np.isfinite(z[part]).all(axis=1) & np.isfinite(covariance[part]).all(axis=(1, 2))
+            known = np.where(finite[part, None, None], covariance[part], 0.0)
+            log_determinant[part] = np.linalg.slogdet(known + 1e-12 * np.eye(N_LATENTS))[1]
+            total += known.sum(axis=0)
+        order = np.flatnonzero(finite)
         if not len(order):
             raise ParameterError("no row has latents with finite errors; give a table that has")
         # z along what these rows' data measure, in units of the share of the prior's variance that they take away.
-        share, axes = np.linalg.eigh(np.eye(N_LATENTS) - unknown / len(order))
+        share, axes = np.linalg.eigh(np.eye(N_LATENTS) - total / len(order))
         scale = axes * np.clip(share, 0.01, None)
         places = np.empty((len(order), N_LATENTS + 1), np.float32)
         for part in _parts(len(order), _CHUNK):
-            places[part, :-1], places[part, -1] = z[order[part]] @ scale, _ERRORS * size[order[part]]
-        order = order[_cut(places)]
+            places[part, :-1], places[part, -1] = z[order[part]] @ scale, _ERROR_WEIGHT * log_determinant[order[part]]
+        order = order[_order_by_bisection(places)]
         del places
         # The last block is filled up with its first row, under the number -1.
         n_blocks = -(-len(order) // _BLOCK)
@@ -140,30 +149,31 @@ class Index:
         ------
         WriteError
             If the folder is there already, or cannot be made.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp()) / "index"
+        >>> _ = Index.build(np.zeros((5, 8)), np.tile(np.eye(8), (5, 1, 1))).save(folder)
+        >>> Index.load(folder).search(np.zeros(8), 0.1 * np.eye(8), k=2).distance.tolist()
+        [0.0, 0.0]
         """
         folder = Path(folder)
-        if folder.exists():
-            raise WriteError(f"{folder} is there already; name a new folder for the index or remove this one")
-        unfinished = folder.with_name(f".{folder.name}.{os.getpid()}")
-        try:
-            unfinished.mkdir()
+        with atomic_folder(folder) as temporary:
             for name in _FILES:
-                np.save(unfinished / f"{name}.npy", self._arrays[name])
+                np.save(temporary / f"{name}.npy", self._arrays[name])
             about = {"model_sha256": self.model, "checksum": self.checksum}
-            (unfinished / "index.json").write_text(json.dumps(about))
-            unfinished.replace(folder)
-        except OSError as error:
-            raise WriteError(f"{folder} cannot be made ({error.strerror or error}); choose another folder") from error
+            (temporary / "index.json").write_text(json.dumps(about))
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> "Index":
-        """Map an index that `save` wrote; rows are read from the disk when they are asked for.
+        """Map an index that `save` wrote to memory; rows are read from the disk when they are asked for.
 
         Raises
         ------
         ReadError
-            If it is none.
+            If the folder is no index, or is damaged.
         """
         folder = Path(folder)
         try:
@@ -185,7 +195,7 @@ class Index:
         k : int
             How many, at most.
         exact : bool
-            Judge all rows by the full distance, a second per three million; always so where ``k`` is above 2,048.
+            Compare all rows by the full distance, a second per three million; always so where ``k`` is above 2,048.
 
         Raises
         ------
@@ -200,7 +210,7 @@ class Index:
             density = np.concatenate([query.log_density(_flat(store["z"][p]), store["triangle"][p]) for p in parts])
             block, place = np.divmod(np.arange(density.size), _BLOCK)
         else:
-            block, place = self._candidates(query, self._near(query))
+            block, place = self._candidates(query, self._select_blocks(query))
             density = query.log_density(store["z"][block, :, place].T, store["triangle"][block, place])
         rows = store["rows"][block, place]
         density = np.where(rows < 0, -np.inf, density)
@@ -212,16 +222,16 @@ class Index:
         move = z - store["z"][block[best], :, place[best]]
         scaled = np.linalg.solve(covariance + errors, move[..., None])[..., 0]
         distance = np.sqrt(np.sum(move * scaled, axis=1))
-        return Neighbours(rows[best], density[best] - query.of_the_prior(), distance)
+        return Neighbours(rows[best], density[best] - query.log_density_of_prior(), distance)
 
-    def _near(self, query: "_Query") -> np.ndarray:
-        """Blocks in which rows near the query are likely: groups of blocks first, then the blocks of the best."""
+    def _select_blocks(self, query: "_Query") -> np.ndarray:
+        """Select blocks in which rows near the query are likely: groups of blocks first, then blocks of the best."""
         n_blocks = len(self._arrays["rows"])
-        groups = np.sort(self._likely(query, "group", np.arange(-(-n_blocks // _GROUP)), _GROUPS[query.n]))
+        groups = np.sort(self._most_likely(query, "group", np.arange(-(-n_blocks // _GROUP)), _GROUPS[query.n]))
         blocks = (groups[:, None] * _GROUP + np.arange(_GROUP)).ravel()
-        return np.sort(self._likely(query, "block", blocks[blocks < n_blocks], _BLOCKS[query.n]))
+        return np.sort(self._most_likely(query, "block", blocks[blocks < n_blocks], _BLOCKS[query.n]))
 
-    def _likely(self, query: "_Query", part: str, chosen: np.ndarray, number: int) -> np.ndarray:
+    def _most_likely(self, query: "_Query", part: str, chosen: np.ndarray, number: int) -> np.ndarray:
         if len(chosen) <= number:
             return chosen
         centre, errors, scatter = (self._arrays[f"{part}_{what}"][chosen] for what in ("centre", "errors", "scatter"))
@@ -229,11 +239,11 @@ class Index:
         return chosen[_highest(density, number)]
 
     def _candidates(self, query: "_Query", blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Block and place of the rows that are nearest if the rows of a block have the errors that are its mean."""
+        """Find block and place of the rows that are nearest if all rows of a block have its mean errors."""
         store = self._arrays
         inverse = np.linalg.inv(query.spread(store["block_errors"][blocks]).transpose(2, 0, 1))
-        left = query.values[:, None] - query.slopes @ store["z"][blocks]
-        density = np.linalg.slogdet(inverse)[1][:, None] - np.einsum("biw,biw->bw", inverse @ left, left)
+        residual = query.values[:, None] - query.slopes @ store["z"][blocks]
+        density = np.linalg.slogdet(inverse)[1][:, None] - np.einsum("biw,biw->bw", inverse @ residual, residual)
         block, place = np.divmod(np.sort(_highest(density.ravel(), _CANDIDATES)), _BLOCK)
         return blocks[block], place
 
@@ -259,47 +269,47 @@ class _Query:
         self._weights = both[self._lower]
 
     def spread(self, triangle: np.ndarray) -> np.ndarray:
-        """Covariance [k, k, n] of the values for rows with these triangles [n, 36]."""
+        """Compute the covariance [k, k, n] of the values for rows with these triangles [n, 36]."""
         matrix = np.empty((len(self.values), len(self.values), len(triangle)), np.float32)
         matrix[self._lower] = matrix[self._lower[::-1]] = self._weights @ triangle.T
         matrix[range(len(matrix)), range(len(matrix))] += 1.0
         return matrix
 
     def log_density(self, z: np.ndarray, triangle: np.ndarray, extent: np.ndarray | None = None) -> np.ndarray:
-        """Return ln of the density of the values for rows of mean z [8, n], (2π)^(-k/2) left out.
+        """Compute ln of the density of the values for rows of mean z [8, n], (2π)^(-k/2) left out.
 
         With ``extent`` [n, 36] it is that at the distance from something as wide, at which rows of these errors lie.
         """
         triangle = triangle.reshape(-1, len(_LOWER[0]))
-        left = self.values[:, None] - self.slopes @ z
-        distance, size = _eliminated(self.spread(triangle if extent is None else extent), left)
+        residual = self.values[:, None] - self.slopes @ z
+        distance, log_size = _eliminate(self.spread(triangle if extent is None else extent), residual)
         if extent is not None:
-            size = _eliminated(self.spread(triangle), np.zeros_like(left))[1]
-        return -0.5 * (distance + size)
+            log_size = _eliminate(self.spread(triangle), np.zeros_like(residual))[1]
+        return -0.5 * (distance + log_size)
 
-    def of_the_prior(self) -> float:
-        """`log_density` of the prior."""
+    def log_density_of_prior(self) -> float:
+        """Compute `log_density` of the prior."""
         prior = np.eye(N_LATENTS, dtype=np.float32)[_LOWER][None]
         return float(self.log_density(np.zeros((N_LATENTS, 1), np.float32), prior)[0])
 
 
-def _eliminated(matrix: np.ndarray, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _eliminate(matrix: np.ndarray, vector: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return xᵀM⁻¹x and ln|M| of matrices [k, k, n] and vectors [k, n], which are lost.
 
     Elimination after Gauss, all matrices side by side: NumPy calls LAPACK for each, which takes ten times as long.
     """
-    distance, size = np.zeros(left.shape[1], left.dtype), np.ones(left.shape[1], left.dtype)
-    for j in range(len(left)):
+    distance, size = np.zeros(vector.shape[1], vector.dtype), np.ones(vector.shape[1], vector.dtype)
+    for j in range(len(vector)):
         factor = matrix[j + 1 :, j] / matrix[j, j]
-        distance += left[j] ** 2 / matrix[j, j]
+        distance += vector[j] ** 2 / matrix[j, j]
         size *= matrix[j, j]
-        left[j + 1 :] -= factor * left[j]
-        for i in range(j + 1, len(left)):
+        vector[j + 1 :] -= factor * vector[j]
+        for i in range(j + 1, len(vector)):
             matrix[i:, i] -= factor[i - j - 1 :] * matrix[i, j]
     return distance, np.log(size)
 
 
-def _cut(places: np.ndarray) -> np.ndarray:
+def _order_by_bisection(places: np.ndarray) -> np.ndarray:
     """Order that brings rows near each other into one block: cuts in two across the widest axis; moves ``places``."""
     order = np.arange(len(places))
     waiting = [(0, -(-len(places) // _BLOCK))]
@@ -320,8 +330,8 @@ def _moments(z: np.ndarray, triangle: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Centre of some blocks' rows, their mean covariance and their scatter."""
     z = _flat(z)
     centre = z.mean(axis=1)
-    off = z - centre[:, None]
-    return centre, triangle.mean(axis=(0, 1)), (off @ off.T)[_LOWER] / z.shape[1]
+    offset = z - centre[:, None]
+    return centre, triangle.mean(axis=(0, 1)), (offset @ offset.T)[_LOWER] / z.shape[1]
 
 
 def _flat(z: np.ndarray) -> np.ndarray:
