@@ -370,7 +370,7 @@ def single_spectra_section(
         "nearest": nearest,
     }
     if direction is not None:
-        value, error = direction.value(spectra.z, spectra.covariance)
+        value, error = direction.project(spectra.z, spectra.covariance)
         columns |= {"accretion": value, "accretion_lolim": value - error, "accretion_hilim": value + error}
     section.add("spectra", f"Spectra one by one. Trained on {data.heading}", Table(columns))
     probabilities = {"name": columns["name"], **{f"p {name}": p[:, k] for k, name in enumerate(sample.names)}}

@@ -262,7 +262,7 @@ def accretion_section(data: Dataset, section: Section, seed: int) -> None:
     }
     section.add("direction", f"Accretion: the direction. {data.heading}", Table(coefficients))
     section.notes.append(f"{direction.formula()}, larger for HMXB, LMXB and CV than for AGN, YSO and LM-STAR.")
-    value, _ = direction.value(data.latents.z, data.latents.covariance)
+    value, _ = direction.project(data.latents.z, data.latents.covariance)
     value = np.where(valid_rows(data.latents), value, np.nan)
     section.values |= {"direction": direction, "accretion": value, "classes": data.classes}
 
