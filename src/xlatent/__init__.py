@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from xlatent.core.version import __version__
     from xlatent.formats.inputs import read_all
     from xlatent.formats.ogip_spectrum import read
-    from xlatent.infer.embed import LatentModel, Reconstruction, load_model
+    from xlatent.infer.embed import LatentModel, load_model
+    from xlatent.infer.posterior import Posterior
+    from xlatent.infer.reconstruction import Reconstruction
     from xlatent.workflows.build import BuildResult, build_store
     from xlatent.workflows.catalogue_rows import embed_catalogue
     from xlatent.workflows.embed import EmbeddingResult, embed_files
@@ -38,6 +40,7 @@ __all__ = [
     "LatentTable",
     "ModelError",
     "ParameterError",
+    "Posterior",
     "ReadError",
     "Reconstruction",
     "Response",
@@ -64,8 +67,9 @@ _HOME = {
     "LatentTable": "xlatent.core.latents",
     "ModelError": "xlatent.core.errors",
     "ParameterError": "xlatent.core.errors",
+    "Posterior": "xlatent.infer.posterior",
     "ReadError": "xlatent.core.errors",
-    "Reconstruction": "xlatent.infer.embed",
+    "Reconstruction": "xlatent.infer.reconstruction",
     "Response": "xlatent.core.spectrum",
     "ResponseError": "xlatent.core.errors",
     "Spectrum": "xlatent.core.spectrum",

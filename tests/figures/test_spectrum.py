@@ -96,7 +96,7 @@ def texts(figure):
 def test_a_figure_has_units_numbers_and_all_counts(model, response, counts, background):
     spectrum = observed(response, counts, background)
     made = model.reconstruct(spectrum)
-    figure = plot_reconstruction(made, spectrum)
+    figure = plot_reconstruction(made)
     top, residuals, photons, latents, _ = figure.axes
     assert top.get_ylabel() == "counts s$^{-1}$ keV$^{-1}$"
     assert residuals.get_xlabel() == photons.get_xlabel() == "energy (keV)"
@@ -125,7 +125,7 @@ def test_the_band_of_a_bright_source_is_narrower(model, response):
 
 def test_unknown_suffix_is_refused(model, response, tmp_path):
     spectrum = observed(response, 50)
-    figure = plot_reconstruction(model.reconstruct(spectrum), spectrum)
+    figure = plot_reconstruction(model.reconstruct(spectrum))
     with pytest.raises(WriteError, match="suffix"):
         save(figure, tmp_path / "f.jpg")
     with pytest.raises(WriteError, match="there is no folder"):

@@ -14,7 +14,7 @@ from xlatent.core.bands import BANDS, HARDNESS_RATIOS
 from xlatent.core.errors import ParameterError, ResponseError
 from xlatent.core.spectrum import Spectrum
 from xlatent.figures.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, label_decades, set_log_range, style
-from xlatent.infer.embed import Reconstruction
+from xlatent.infer.reconstruction import Reconstruction
 
 MIN_SIGNIFICANCE = 3.0
 """Of the points drawn: counts above background over their error."""
@@ -119,16 +119,12 @@ def plot_spectrum(
     return ax
 
 
-def plot_reconstruction(
-    reconstruction: Reconstruction, spectrum: Spectrum | None = None, fig: Figure | None = None
-) -> Figure:
+def plot_reconstruction(reconstruction: Reconstruction, fig: Figure | None = None) -> Figure:
     """Plot a spectrum with its reconstruction.
 
     Parameters
     ----------
     reconstruction : Reconstruction
-    spectrum : Spectrum
-        The one that was reconstructed.
     fig : Figure, optional
         An empty figure to draw in, of about 9.6 by 6.6 inches; a new one if not given.
 
@@ -140,8 +136,7 @@ def plot_reconstruction(
         spectrum; the latents on their prior, a unit normal distribution; fluxes, hardness ratios and the fit
         statistic in words.
     """
-    if spectrum is None:
-        raise ParameterError("a reconstruction is drawn with its spectrum, and none was given; give it as spectrum=")
+    spectrum = reconstruction.spectrum
     with style():
         figure = Figure(figsize=(9.6, 6.6)) if fig is None else fig
         grid = figure.add_gridspec(

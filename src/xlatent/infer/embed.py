@@ -1,27 +1,30 @@
 """A loaded model: spectra in, a table of latents or a reconstruction out."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.special import chdtri
 
 from xlatent.core.batches import GROUP, TOGETHER
 from xlatent.core.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.core.errors import ParameterError
+from xlatent.core.hooks import implementation
 from xlatent.core.latent_columns import N_LATENTS
 from xlatent.core.latents import LatentTable
+from xlatent.core.notebook import html_table
 from xlatent.core.projection import Projector
 from xlatent.core.spectrum import Spectrum
 from xlatent.core.version import SOFTWARE
 from xlatent.infer.decoder_errors import FILE, ModelErrors
 from xlatent.infer.observation import Observation, encode, prepare
+from xlatent.infer.posterior import Posterior
 from xlatent.infer.quantities import LEVELS, Draws, drawn_fluxes, posterior_draws, quantiles, quantities
+from xlatent.infer.reconstruction import Reconstruction
 from xlatent.infer.refine import Decoder, Proposal, RefinedFits, refine
 from xlatent.infer.sample import sample, with_moments_of
 
@@ -72,38 +75,6 @@ def load_model(name: str | Path = DEFAULT_MODEL, *, threads: int = 0) -> "Latent
     return LatentModel(info, session("encoder.onnx"), session("decoder.onnx"), errors, fluxes)
 
 
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """What the model makes of one spectrum.
-
-    Attributes
-    ----------
-    channels : array of bool [n_chan]
-        The native channels that were compared.
-    counts : array [n_selected]
-        Expected counts of source and background in them; ``counts_lo`` and ``counts_hi`` bound the 68 % interval.
-    background : array [n_selected]
-        Expected background counts among them.
-    energy : array [n_energy + 1]
-        Edges of the intrinsic bins in keV.
-    photons : array [n_energy]
-        Median photon spectrum, photons cm⁻² s⁻¹ keV⁻¹; ``photons_lo`` and ``photons_hi`` bound the 68 % interval.
-    table : LatentTable
-        The row of this spectrum.
-    """
-
-    channels: Bool[np.ndarray, " n_chan"]
-    counts: Float[np.ndarray, " n_selected"]
-    counts_lo: Float[np.ndarray, " n_selected"]
-    counts_hi: Float[np.ndarray, " n_selected"]
-    background: Float[np.ndarray, " n_selected"]
-    energy: Float[np.ndarray, " n_edges"]
-    photons: Float[np.ndarray, " n_energy"]
-    photons_lo: Float[np.ndarray, " n_energy"]
-    photons_hi: Float[np.ndarray, " n_energy"]
-    table: LatentTable
-
-
 class LatentModel:
     """A bundle ready for use. Made by `load_model`.
 
@@ -137,9 +108,21 @@ class LatentModel:
         """Name, size and hash."""
         return f"<LatentModel {self.info.name!r}: {self.info.latents} latents, sha256 {self.info.fingerprint[:12]}>"
 
+    def _repr_html_(self) -> str:
+        info, grid = self.info, self.grid
+        rows = {
+            "version": info.version,
+            "latents": info.latents,
+            "photon spectrum": f"{grid.n_energy} bins, {grid.energy_lo:g}-{grid.energy_hi:g} keV",
+            "counts": f"{grid.chan_lo:g}-{grid.chan_hi:g} keV",
+            "sha256": info.fingerprint[:12],
+            "licence": info.licence,
+        }
+        return html_table(f"LatentModel {info.name!r}", rows.items())
+
     def embed(
         self,
-        spectra: Spectrum | Iterable[Spectrum],
+        spectra: Spectrum | str | Path | Iterable[Spectrum | str | Path],
         *,
         refine: bool = True,
         posterior: str = "gaussian",
@@ -149,8 +132,8 @@ class LatentModel:
 
         Parameters
         ----------
-        spectra : Spectrum or iterable of Spectrum
-            Each with its response.
+        spectra : Spectrum, str or Path, or iterable of either
+            Spectra with their responses, or what `xlatent.read_all` takes: files, folders, patterns, manifests.
         refine : bool
             Maximise the exact posterior from the encoder's proposal on (the default), or keep the proposal.
         posterior : str
@@ -168,20 +151,31 @@ class LatentModel:
         Raises
         ------
         ParameterError
-            If the posterior is neither, or is to be exact where there is none: not refined, or of a model of points.
+            If the posterior is neither, or is to be exact where there is none: not refined, or of a model of points; or
+            spectra and paths are mixed.
+        ReadError
+            If a file cannot be read.
         ResponseError
             If a spectrum has no usable response.
+
+        Examples
+        --------
+        >>> import xlatent as xl
+        >>> from importlib.resources import files
+        >>> table = xl.load_model().embed(str(files("xlatent") / "sample" / "*.pha*"))
+        >>> table.z.shape
+        (6, 8)
         """
         self.info.check_posterior(posterior, refine)
+        listed = _spectra_of(spectra)
         size, group = (1, 1) if posterior == "exact" else (TOGETHER, GROUP)
-        listed = [spectra] if isinstance(spectra, Spectrum) else list(spectra)
         parts: list[dict[str, np.ndarray]] = []
         for begin in range(0, len(listed), size):
             order = [begin + i for i in _by_response(listed[begin : begin + size])]
             groups = [[listed[i] for i in order[k : k + group]] for k in range(0, len(order), group)]
             observed = [[prepare(s, self.projector) for s in some] for some in groups]
             made = [
-                self._columns(some, observations, *self._draw(observations, fitted, posterior))
+                self._columns(some, observations, *self._draw(observations, fitted, posterior)[:3])
                 for some, observations, fitted in zip(groups, observed, self._posteriors(observed, refine), strict=True)
             ]
             back = np.argsort(order)
@@ -189,12 +183,7 @@ class LatentModel:
             if progress is not None:
                 progress(len(order))
         joined = {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else {})}
-        meta = {
-            "model": self.info.name,
-            "model_sha256": self.info.fingerprint,
-            "software": SOFTWARE,
-        }
-        return LatentTable(joined, meta)
+        return LatentTable(joined, self._origin)
 
     def decode(self, z: Float[np.ndarray, "*batch latents"]) -> Float[np.ndarray, "*batch n_energy"]:
         """Turn latents into photon spectra.
@@ -253,7 +242,7 @@ class LatentModel:
         self.info.check_posterior(posterior, refine)
         observation = prepare(spectrum, self.projector)
         fitted = self._posterior([observation], refine)
-        described, draws, ess = self._draw([observation], fitted, posterior)
+        described, draws, ess, _ = self._draw([observation], fitted, posterior)
         drawn = draws.photons(self._decoder, 0)
         background = observation.alpha * observation.mean_off
         counts = quantiles(drawn @ observation.matrix, (LEVELS[0], LEVELS[2])) + background
@@ -261,6 +250,7 @@ class LatentModel:
         density = quantiles(drawn) / self.grid.energy_width
         row = self._columns([spectrum], [observation], described, draws, ess)
         return Reconstruction(
+            spectrum=spectrum,
             channels=spectrum.select(self.grid.chan_lo, self.grid.chan_hi),
             counts=best @ observation.matrix + background,
             counts_lo=counts[0],
@@ -270,7 +260,7 @@ class LatentModel:
             photons=density[1],
             photons_lo=density[0],
             photons_hi=density[2],
-            table=LatentTable(row, {"model": self.info.name, "model_sha256": self.info.fingerprint}),
+            table=LatentTable(row, self._origin),
         )
 
     @cached_property
@@ -280,15 +270,63 @@ class LatentModel:
 
         return PriorSampler(self._decoder, self.grid, self.info.latents)
 
+    def posterior(self, spectrum: Spectrum, kind: str = "gaussian", *, refine: bool = True) -> Posterior:
+        """Find the posterior of one spectrum's latents and amplitude.
+
+        Parameters
+        ----------
+        spectrum : Spectrum
+            With its response.
+        kind : str
+            ``"gaussian"`` or ``"exact"``, as ``posterior`` of `embed`.
+        refine : bool
+            As in `embed`.
+
+        Returns
+        -------
+        Posterior
+            To draw from, and with fluxes in any band. Its numbers are those of the table that `embed` makes.
+
+        Raises
+        ------
+        ParameterError, ResponseError
+            As in `embed`; also if the latents of the model are points.
+
+        Examples
+        --------
+        >>> import xlatent as xl
+        >>> from importlib.resources import files
+        >>> [spectrum, *_] = xl.read_all(str(files("xlatent") / "sample" / "*.pha*"))
+        >>> xl.load_model().posterior(spectrum).sample(200, seed=0).shape
+        (200, 8)
+        """
+        self.info.check_posterior(kind, refine)
+        if not self.info.probabilistic:
+            raise ParameterError(f"the latents of model {self.info.name!r} are points without a posterior to draw from")
+        observation = prepare(spectrum, self.projector)
+        fitted = self._posterior([observation], refine)
+        described, draws, ess, exact = self._draw([observation], fitted, kind)
+        table = LatentTable(self._columns([spectrum], [observation], described, draws, ess), self._origin)
+        known = None if exact is None else exact[0]
+        return Posterior(kind, table, self.grid, self._decoder, observation, described, draws, known)
+
+    @property
+    def _origin(self) -> dict[str, str]:
+        """What a table says of where it comes from."""
+        return {"model": self.info.name, "model_sha256": self.info.fingerprint, "software": SOFTWARE}
+
     def _draw(
         self, observations: list[Observation], fitted: RefinedFits, kind: str
-    ) -> tuple[RefinedFits, Draws, np.ndarray]:
-        """Posterior, draws from it and their effective number, NaN where it is taken for a Gaussian."""
+    ) -> tuple[RefinedFits, Draws, np.ndarray, np.ndarray | None]:
+        """Posterior, draws from it with errors of the decoder, their effective number, and without errors.
+
+        The number is NaN, and there are none without errors, where the posterior is taken for a Gaussian.
+        """
         if kind == "gaussian":
-            return fitted, posterior_draws(fitted), np.full(len(observations), np.nan)
+            return fitted, posterior_draws(fitted), np.full(len(observations), np.nan), None
         exact, ess = sample(self._decoder, observations, fitted)
         fitted = with_moments_of(fitted, exact)
-        return fitted, posterior_draws(fitted, exact=exact), ess
+        return fitted, posterior_draws(fitted, exact=exact), ess, exact
 
     def _drawn_fluxes(self, draws: Draws, gaussian: bool) -> Float[np.ndarray, "n n_draws n_fluxes"]:
         """Band fluxes of draws, quickly where a normal distribution is close enough to the posterior anyway."""
@@ -332,6 +370,19 @@ class LatentModel:
             for i, (s, o) in enumerate(zip(spectra, observations, strict=True))
         ]
         return columns | {"flags": np.array(flags, dtype=object)}
+
+
+def _spectra_of(given: Spectrum | str | Path | Iterable[Spectrum | str | Path]) -> list[Spectrum]:
+    """Spectra as given, or those of the files that were."""
+    listed = [given] if isinstance(given, Spectrum | str | Path) else list(given)
+    spectra = [one for one in listed if isinstance(one, Spectrum)]
+    if len(spectra) == len(listed):
+        return spectra
+    if spectra or not all(isinstance(one, str | Path) for one in listed):
+        kinds = ", ".join(sorted({type(one).__name__ for one in listed}))
+        raise ParameterError(f"either spectra or paths are embedded in one call, found {kinds}; read the files first")
+    read: list[Spectrum] = implementation("read_all")(listed)
+    return read
 
 
 def _by_response(spectra: Sequence[Spectrum]) -> list[int]:

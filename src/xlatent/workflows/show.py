@@ -72,7 +72,7 @@ def draw_file(
         )
     [spectrum] = spectra
     reconstruction = loaded.reconstruct(spectrum, posterior=posterior)
-    save(plot_reconstruction(reconstruction, spectrum), output)
+    save(plot_reconstruction(reconstruction), output)
     return describe_fit(reconstruction, spectrum.background is not None)
 
 
