@@ -195,7 +195,7 @@ def case(response, name):
 @pytest.mark.parametrize("name", CASES)
 def test_nothing_written_stands_on_something_else(model, response, name):
     spectrum = case(response, name)
-    assert_clear(plot_reconstruction(model.reconstruct(spectrum), spectrum))
+    assert_clear(plot_reconstruction(model.reconstruct(spectrum)))
     assert_clear(plot_spectrum(spectrum).figure)
 
 
@@ -204,7 +204,7 @@ def test_real_spectra_are_drawn_clear_of_each_other(model, shared_data, name):
     with (shared_data / "spectra" / "manifest.csv").open() as file:
         [row] = [row for row in csv.DictReader(file) if row["name"] == name]
     spectrum = read(shared_data / "spectra" / row["pha"])
-    figure = plot_reconstruction(model.reconstruct(spectrum), spectrum)
+    figure = plot_reconstruction(model.reconstruct(spectrum))
     assert_clear(figure)
     ax = plot_spectrum(spectrum)
     assert_clear(ax.figure)
@@ -220,7 +220,7 @@ def test_real_spectra_are_drawn_clear_of_each_other(model, shared_data, name):
 
 def test_every_point_of_five_decades_is_in_sight(model, response):
     spectrum = case(response, "five decades")
-    for ax in (plot_reconstruction(model.reconstruct(spectrum), spectrum).axes[0], plot_spectrum(spectrum)):
+    for ax in (plot_reconstruction(model.reconstruct(spectrum)).axes[0], plot_spectrum(spectrum)):
         low, high = ax.get_ylim()
         [points] = [c[0].get_ydata() for c in ax.containers if c.get_label() in ("counts", spectrum.name)]
         assert points.max() > 1e4 * points.min() and low < points.min() and points.max() < high
@@ -240,7 +240,7 @@ def test_limits_say_their_level(model, response):
     spectrum = observed(response, 0)
     ax = plot_spectrum(spectrum)
     assert any("upper limits, 84 %" in text.get_text() for text in ax.get_legend().get_texts())
-    figure = plot_reconstruction(model.reconstruct(spectrum), spectrum)
+    figure = plot_reconstruction(model.reconstruct(spectrum))
     assert any("84 %" in text.get_text() for text in figure.axes[0].get_legend().get_texts())
     assert all(text.endswith("(84 %)") for text in texts(figure) if text.startswith("$<"))
 
