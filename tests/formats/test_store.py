@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -170,6 +171,25 @@ def test_shards_splits_and_columns(whole):
         store.columns(["hue"])
     with pytest.raises(IndexError, match="60 spectra"):
         store[60]
+
+
+def test_threads_share_a_store(whole):
+    """Each asks for rows of all shards in an order of its own, so that the shard read last is seldom the one wanted."""
+    expected, shared = list(open_store(whole)), open_store(whole)
+
+    def read(seed):
+        order = np.random.default_rng(seed).permutation(len(expected))
+        return [(i, shared[int(i)]) for i in order] + list(enumerate(shared))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(read, range(4)))
+    responses = {id(spectrum.response) for spectra in found for _, spectrum in spectra}
+    assert len(responses) == 2  # equal ones are one object, whoever asks first
+    for spectra in found:
+        assert len(spectra) == 2 * len(expected)
+        for i, spectrum in spectra:
+            assert spectrum.name == expected[i].name
+            assert_same(spectrum, expected[i])
 
 
 def test_without_splits_none_can_be_asked_for(tmp_path, responses):

@@ -302,7 +302,7 @@ class StoredSpectra:
             self._numbered(first, end - begin) if channels is None else channels,
             background,
             response,
-            meta if cell["meta"] == "{}" else meta | json.loads(cell["meta"]),
+            meta if cell["meta"] == "{}" else json.loads(cell["meta"]) | meta,
         )
 
     def _numbered(self, first: int, n: int) -> Shaped[np.ndarray, " n"]:

@@ -401,9 +401,12 @@ def _to_hats(
     parts = output.with_name(f"{output.name}.parts")
     result = _to_parts(run, found, embedder, str(parts), workers, scheduler)
     if result.n_embedded:
-        with run.notices.collect():
-            # hats-import has a progress bar of its own.
-            hats.write(parts, output, progress=run.progress is not None and sys.stderr.isatty())
+        try:
+            with run.notices.collect():
+                # hats-import has a progress bar of its own.
+                hats.write(parts, output, progress=run.progress is not None and sys.stderr.isatty())
+        except WriteError as error:
+            raise WriteError(f"{error}; the latents are in {parts}, which is read as a table is") from error
         shutil.rmtree(parts)
     return replace(result, output=output)
 
