@@ -85,7 +85,8 @@ READERS: "dict[str, Callable[[Path], Table]]" = {
 class SourceTable:
     r"""A table with one row a source, whose columns are joined to latents by the sources' names.
 
-    Names are compared without spaces: ``name`` here with ``source``, or else ``name``, of the latent table.
+    Names are compared without spaces: ``name`` here with ``source`` of the latent table or, where no source is called
+    so, its ``name``.
 
     Parameters
     ----------
@@ -128,7 +129,15 @@ class SourceTable:
 
     def rows_of(self, latents: LatentTable) -> Int[np.ndarray, " n"]:
         """Find the row here of each row of a latent table [n]; -1 where the source is not here."""
-        return np.array([self._rows.get(_key(name), -1) for name in latents.source_names], int)
+        spectra = latents.values("name").tolist()
+        sources = latents.source_names.tolist()
+        return np.array(
+            [
+                self._rows.get(_key(source), self._rows.get(_key(name), -1))
+                for source, name in zip(sources, spectra, strict=True)
+            ],
+            int,
+        )
 
     def take(self, name: str, rows: Int[np.ndarray, " n"]) -> "MaskedColumn":
         """Take some rows of a column [n], masked where the row is -1."""

@@ -22,6 +22,7 @@ from astropy.utils.exceptions import AstropyWarning
 from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
 from xlatent.core.latent_columns import META_KEYS
 from xlatent.core.latents import LatentTable
+from xlatent.core.messages import first_line
 from xlatent.formats import described_folder, latent_tables, partitions
 
 if TYPE_CHECKING:
@@ -115,10 +116,10 @@ def write(
     scratch = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent)).absolute()
     try:
         files = _parquet_files(source, scratch)
-        rows = _survey(files, folder)
+        rows = _count_rows(files, folder)
         said = io.StringIO()
         try:
-            with _workers(client) as workers, _quiet(said):
+            with _dask_client(client) as workers, _capture_output(said):
                 _import(files, rows, scratch / folder.name, workers, progress)
         except Exception as error:  # hats-import prints what went wrong, and its error only says so
             lines = [line.strip() for line in f"{error!r}\n{said.getvalue()}".splitlines() if line.strip()]
@@ -131,7 +132,9 @@ def write(
     return folder
 
 
-class _Rows(NamedTuple):
+class RowCounts(NamedTuple):
+    """Rows of a table that is to be cut, with its columns."""
+
     total: int
     fullest: int  # number in the fullest pixel of the finest order
     schema: "pa.Schema"
@@ -141,7 +144,7 @@ def _parquet_files(source: Any, scratch: Path) -> list[str]:
     """Parquet files that hold the rows; a table that is in none yet is written to the scratch folder."""
     if isinstance(source, str | Path):
         if partitions.is_embedding(source):
-            source = _finished(partitions.PartitionedTable(source))
+            source = _completed_files(partitions.PartitionedTable(source))
         else:
             source = [source] if Path(source).suffix == ".parquet" else latent_tables.read(source)
     if isinstance(source, LatentTable):
@@ -149,7 +152,7 @@ def _parquet_files(source: Any, scratch: Path) -> list[str]:
     return [str(file) if described_folder.is_url(file) else str(Path(file).absolute()) for file in source]
 
 
-def _finished(embedding: partitions.PartitionedTable) -> list[str]:
+def _completed_files(embedding: partitions.PartitionedTable) -> list[str]:
     """Files of the parts that have rows."""
     files = [part.file for part in embedding.info().parts]
     written = embedding.completed(files)
@@ -161,8 +164,8 @@ def _finished(embedding: partitions.PartitionedTable) -> list[str]:
     return [f"{embedding.path}/{file}" for file in files if written[file].rows]
 
 
-def _survey(files: list[str], folder: Path) -> _Rows:
-    """Look at the positions; rows that have none are told of."""
+def _count_rows(files: list[str], folder: Path) -> RowCounts:
+    """Count rows by position, and warn of those that have none."""
     from hats.io.file_io import read_parquet_dataset
     from hats.pixel_math.healpix_shim import order2npix, radec2pix
 
@@ -178,8 +181,9 @@ def _survey(files: list[str], folder: Path) -> _Rows:
             pixels = radec2pix(_ORDER, *(batch.column(name).to_numpy() for name in _POSITION))
             counts += np.bincount(pixels, minlength=len(counts))
     except (OSError, ValueError) as error:  # Arrow's errors are of these kinds
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ReadError(f"{folder}: the Parquet files it is made of cannot be read ({reason})") from error
+        raise ReadError(
+            f"{folder}: the Parquet files it is made of cannot be read ({first_line(error)}); make them again"
+        ) from error
     if not counts.any():
         raise WriteError(
             f"{folder}: none of the {total} spectra has a position (ra, dec), by which HATS stores them; "
@@ -194,7 +198,7 @@ def _survey(files: list[str], folder: Path) -> _Rows:
         )
     # What is told of the table is kept, what is told of one of its parts is not.
     origin = {key: value for key, value in (dataset.schema.metadata or {}).items() if key.decode() in _ORIGIN}
-    return _Rows(total, int(counts.max()), dataset.schema.with_metadata(origin))
+    return RowCounts(total, int(counts.max()), dataset.schema.with_metadata(origin))
 
 
 def _has_position() -> Any:
@@ -206,7 +210,7 @@ def _has_position() -> Any:
 
 
 class _PlacedRows:
-    """What reads for hats-import: rows of the files in a list, some at a time, those without position left out."""
+    """Reads for hats-import: rows of the files in a list, some at a time, those without position left out."""
 
     def read(self, input_file: Any, read_columns: Any = None) -> Iterator[Any]:
         from hats_import.catalog.file_readers import IndexedParquetReader
@@ -216,8 +220,8 @@ class _PlacedRows:
             yield table.filter(_has_position())
 
 
-def _listed(files: list[str], total: int, scratch: Path) -> list[Path]:
-    """Text files with the names of some Parquet files each, enough to be worth a task."""
+def _write_file_lists(files: list[str], total: int, scratch: Path) -> list[Path]:
+    """Write text files with the names of some Parquet files each, enough to be worth a task."""
     size = max(1, len(files) * _ROWS // total)
     lists = []
     for start in range(0, len(files), size):
@@ -226,7 +230,7 @@ def _listed(files: list[str], total: int, scratch: Path) -> list[Path]:
     return lists
 
 
-def _import(files: list[str], rows: _Rows, catalogue: Path, client: "Client", progress: bool) -> None:
+def _import(files: list[str], rows: RowCounts, catalogue: Path, client: "Client", progress: bool) -> None:
     """Have hats-import make the collection, and describe its columns."""
     import pyarrow.parquet as pq
     from hats.catalog import TableProperties
@@ -244,7 +248,7 @@ def _import(files: list[str], rows: _Rows, catalogue: Path, client: "Client", pr
     )
     collection.catalog(
         catalog_type="source",  # in HATS's sense: detections
-        input_file_list=_listed(files, rows.total, scratch),
+        input_file_list=_write_file_lists(files, rows.total, scratch),
         file_reader=_PlacedRows(),
         use_schema_file=scratch / "schema.parquet",
         highest_healpix_order=_ORDER,
@@ -280,8 +284,8 @@ def _describe(folder: Path) -> None:
 
 
 @contextmanager
-def _workers(client: "Client | None") -> "Iterator[Client]":
-    """The cluster given, or one task at a time in this process."""
+def _dask_client(client: "Client | None") -> "Iterator[Client]":
+    """Lend the cluster given, or one that does a task at a time in this process."""
     from distributed import Client
 
     if client is not None:
@@ -293,7 +297,7 @@ def _workers(client: "Client | None") -> "Iterator[Client]":
 
 
 @contextmanager
-def _quiet(said: io.StringIO) -> Iterator[None]:
+def _capture_output(said: io.StringIO) -> Iterator[None]:
     """Keep from the terminal what hats-import and Dask print, log and warn of; what they print is kept."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
