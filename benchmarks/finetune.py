@@ -23,7 +23,7 @@ import simulated
 from xlatent.core import absorption
 from xlatent.core.bundle import DEFAULT_MODEL
 from xlatent.core.spectrum import Response, Spectrum
-from xlatent.csc.labels import split
+from xlatent.csc.matching import split
 from xlatent.formats import store
 from xlatent.infer.embed import LatentModel, load_model
 from xlatent.infer.observation import prepare

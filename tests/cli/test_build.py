@@ -238,7 +238,7 @@ def test_a_fetched_folder_brings_its_catalogue(xlatent, detections, tmp_path):
     with Manifest(detections) as manifest:
         for detection, stem in zip(names, ("bright", "faint", "empty"), strict=True):
             for kind, suffix in {"spectrum": "pha", "arf": "arf", "rmf": "rmf"}.items():
-                manifest.enter(Product(detection, kind), detections / f"{stem}.{suffix}", "", 0)
+                manifest.record_file(Product(detection, kind), detections / f"{stem}.{suffix}", "", 0)
     selection(detections / "selection.ecsv")
     result = xlatent("build", detections, "--output", tmp_path / "store")
     assert result.exit_code == 0, result.stderr

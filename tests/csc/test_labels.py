@@ -23,7 +23,8 @@ from typer.testing import CliRunner
 from xlatent.cli.csc_label import label
 from xlatent.cli.main import _Plain
 from xlatent.core.errors import ReadError, XlatentWarning
-from xlatent.csc import labels
+from xlatent.core.taxonomy import CLASSES
+from xlatent.csc import labels, matching
 
 ARCSEC = 1 / 3600
 
@@ -60,26 +61,26 @@ def moved(ra, dec, bearing, arcsec):
 @settings(max_examples=30)
 @given(st.lists(st.text(min_size=1), max_size=30), st.integers(0, 5), st.randoms())
 def test_split_depends_on_name_and_seed_only(names, seed, random):
-    alone = {name: labels.split([name], seed)[0] for name in names}
+    alone = {name: matching.split([name], seed)[0] for name in names}
     shuffled = names * 2
     random.shuffle(shuffled)
-    assert labels.split(shuffled, seed).tolist() == [alone[name] for name in shuffled]
+    assert matching.split(shuffled, seed).tolist() == [alone[name] for name in shuffled]
 
 
 def test_split_is_what_it_was():
     """A change here would put sources that models were trained on into their tests."""
     names = [f"2CXO J{i:06d}.0+010203" for i in range(6, 11)]
     expected = ["train", "validation", "train", "train", "test"]
-    assert labels.split(names).tolist() == expected
-    assert labels.split([f"  {name} " for name in names]).tolist() == expected
+    assert matching.split(names).tolist() == expected
+    assert matching.split([f"  {name} " for name in names]).tolist() == expected
 
 
 def test_split_shares_and_seeds():
     names = [f"2CXO J{i:06d}" for i in range(20_000)]
-    first = labels.split(names)
+    first = matching.split(names)
     shares = [np.mean(first == part) for part in ("train", "validation", "test")]
     assert shares == pytest.approx([0.70, 0.15, 0.15], abs=0.01)
-    assert np.mean(first != labels.split(names, seed=1)) == pytest.approx(1 - 0.7**2 - 2 * 0.15**2, abs=0.02)
+    assert np.mean(first != matching.split(names, seed=1)) == pytest.approx(1 - 0.7**2 - 2 * 0.15**2, abs=0.02)
 
 
 # --- the match
@@ -90,7 +91,7 @@ def test_nearest_entry_within_the_error_gives_the_class(ra, dec):
     bearing = 130.0
     ra1, dec1 = moved(ra, dec, bearing, 0.6)
     ra2, dec2 = moved(ra, dec, bearing, 30.0)
-    table = labels.match(
+    table = matching.match(
         selection([ra], [dec], err_ellipse_r0=[0.8]),
         known([*ra2, *ra1], [*dec2, *dec1], ["CV", "AGN"], 0.3),
         "a catalogue",
@@ -110,40 +111,40 @@ def test_ellipse_has_its_axes_and_angle(bearing, arcsec, matched):
     """Semi-axes 4 and 1 arcsec, the long one at 40 degrees east of north."""
     ra, dec = moved(200.0, 60.0, bearing, arcsec)
     table = selection([200.0], [60.0], err_ellipse_r0=[4.0], err_ellipse_r1=[1.0], err_ellipse_ang=[40.0])
-    assert bool(labels.match(table, known(ra, dec, ["NS"]), "c")["class"][0] is not np.ma.masked) == matched
+    assert bool(matching.match(table, known(ra, dec, ["NS"]), "c")["class"][0] is not np.ma.masked) == matched
 
 
 def test_units_of_the_ellipse_are_heeded():
     ra, dec = moved(200.0, 60.0, 0.0, 3.0)
     table = selection([200.0], [60.0], err_ellipse_r0=[4.0 * ARCSEC])
-    assert labels.match(table, known(ra, dec, ["NS"]), "c")["class"].mask.all()
+    assert matching.match(table, known(ra, dec, ["NS"]), "c")["class"].mask.all()
     table["err_ellipse_r0"].unit = "deg"
-    assert labels.match(table, known(ra, dec, ["NS"]), "c")["class"][0] == "NS"
+    assert matching.match(table, known(ra, dec, ["NS"]), "c")["class"][0] == "NS"
 
 
 def test_errors_of_both_add_in_quadrature():
     ra, dec = moved(200.0, 60.0, 0.0, 4.9)
     table = selection([200.0], [60.0], err_ellipse_r0=[3.0])
-    assert labels.match(table, known(ra, dec, ["NS"], 4.0), "c")["class"][0] == "NS"
-    assert labels.match(table, known(ra, dec, ["NS"], 3.8), "c")["class"].mask.all()
+    assert matching.match(table, known(ra, dec, ["NS"], 4.0), "c")["class"][0] == "NS"
+    assert matching.match(table, known(ra, dec, ["NS"], 3.8), "c")["class"].mask.all()
 
 
 def test_missing_ellipse_is_a_circle_of_the_stated_default():
-    for arcsec, matched in ((0.98 * labels.DEFAULT_ERROR, True), (1.02 * labels.DEFAULT_ERROR, False)):
+    for arcsec, matched in ((0.98 * matching.DEFAULT_ERROR, True), (1.02 * matching.DEFAULT_ERROR, False)):
         entry = known(*moved(200.0, 60.0, 70.0, arcsec), ["NS"])
         bare = selection([200.0], [60.0])
         masked = selection([200.0], [60.0], err_ellipse_r0=MaskedColumn([9.0], mask=[True]))
         for table in (bare, masked):
-            assert bool(not labels.match(table, entry, "c")["class"].mask[0]) == matched
+            assert bool(not matching.match(table, entry, "c")["class"].mask[0]) == matched
 
 
 def test_two_classes_are_a_conflict_and_no_guess():
     entries = known([50.0, 50.0 + 0.5 * ARCSEC, 50.0], [0.0, 0.0, 0.2 * ARCSEC], ["YSO", "AGN", "YSO"])
-    row = labels.match(selection([50.0], [0.0]), entries, "c")[0]
+    row = matching.match(selection([50.0], [0.0]), entries, "c")[0]
     assert row["class"] is np.ma.masked
     assert row["class_conflict"] == "AGN, YSO"
     assert row["class_separation"] == 0.0  # the nearest is still told
-    agreed = labels.match(selection([50.0], [0.0]), entries[[0, 2]], "c")[0]
+    agreed = matching.match(selection([50.0], [0.0]), entries[[0, 2]], "c")[0]
     assert (agreed["class"], agreed["class_conflict"]) == ("YSO", np.ma.masked)
 
 
@@ -155,7 +156,7 @@ def test_chance_is_the_share_of_random_places_that_match():
     inner = 0.1 + 0.3 * rng.random((2, 1500))
     table = selection(180 + inner[0], inner[1], err_ellipse_r0=np.full(1500, 12.0), err_ellipse_r1=np.full(1500, 6.0))
     table["err_ellipse_ang"] = 360 * rng.random(1500)
-    matched = labels.match(table, entries, "c")
+    matched = matching.match(table, entries, "c")
     share = np.mean(~matched["class"].mask)
     assert 0.1 < share < 0.5
     assert np.ma.mean(matched["class_chance"]) == pytest.approx(share, rel=0.1)
@@ -165,19 +166,19 @@ def test_every_row_and_column_is_kept():
     table = selection([10.0, np.nan, 200.0], [0.0, 5.0, 60.0], theta=MaskedColumn([1.0, 2.0, 3.0], mask=[0, 1, 0]))
     table["theta"].unit = "arcmin"
     table.meta["release"] = "2.1"
-    matched = labels.match(table, known([10.0], [0.0], ["CV"]), "c")
+    matched = matching.match(table, known([10.0], [0.0], ["CV"]), "c")
     assert matched.colnames[: len(table.colnames)] == table.colnames
     assert np.array_equal(matched["obsid"], table["obsid"])
     assert matched["theta"].unit == "arcmin" and matched["theta"].mask.tolist() == [False, True, False]
     assert matched.meta["release"] == "2.1"
     assert matched["class"].filled("").tolist() == ["CV", "", ""]
-    assert matched["split"].tolist() == labels.split(table["name"]).tolist()
+    assert matched["split"].tolist() == matching.split(table["name"]).tolist()
     assert table.colnames[-1] == "theta"  # the input is as it was
 
 
 @pytest.mark.parametrize("rows", [0, 2])
 def test_nothing_to_match(rows):
-    matched = labels.match(selection([1.0, 2.0][:rows], [0.0, 0.0][:rows]), known([], [], []), "c")
+    matched = matching.match(selection([1.0, 2.0][:rows], [0.0, 0.0][:rows]), known([], [], []), "c")
     assert len(matched) == rows
     assert matched["class"].mask.all()
 
@@ -190,7 +191,7 @@ def test_published_labels_find_themselves(shared_data):
     published = Table.read(path)
     entries = labels.from_file(path)
     assert len(entries) == 2102
-    matched = labels.match(selection(published["ra"], published["dec"], name=published["name"]), entries, "Yang")
+    matched = matching.match(selection(published["ra"], published["dec"], name=published["name"]), entries, "Yang")
     clear = ~matched["class"].mask
     assert np.array_equal(matched["class"][clear], published["class"][clear])
     assert clear.sum() >= 2095
@@ -229,7 +230,7 @@ def test_bad_file_is_told_in_a_sentence(tmp_path, text, said):
 
 
 def test_simbad_types_give_the_eight_classes():
-    assert set(labels.SIMBAD_CLASSES.values()) == set(labels.CLASSES)
+    assert set(labels.SIMBAD_CLASSES.values()) == set(CLASSES)
     assert not any("?" in otype for otype in labels.SIMBAD_CLASSES)
     assert "XB*" not in labels.SIMBAD_CLASSES  # high or low mass is not said
 
@@ -384,10 +385,10 @@ def test_simbad_is_asked_in_chunks_and_gives_each_object_once(server, monkeypatc
     monkeypatch.setattr(labels, "_SIMBAD_CHUNK", 2)
     places = np.array([[150.0, 2.0], [150.001, 2.0], [150.002, 2.0], [20.0, 0.0], [21.0, 0.0]])
     done = []
-    entries = labels.from_simbad(places, server.host, done.append)
+    entries = labels.from_simbad(places, server.host, lambda *numbers: done.append(numbers))
     assert len(entries) == 1
     assert server.places == [2, 2, 1]
-    assert done == [2, 4, 5]
+    assert done == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_simbad_knows_nothing_there(server):

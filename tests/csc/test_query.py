@@ -21,7 +21,7 @@ from xlatent.cli.main import _Plain
 from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
 from xlatent.csc import tap as client
 from xlatent.csc.columns import COLUMNS, LEVELS
-from xlatent.csc.query import Catalog, Cone, Limits, _tidy, box, read_names, read_positions, source_name, write
+from xlatent.csc.query import Catalogue, Cone, Limits, _standardise, box, read_names, read_positions, source_name, write
 
 from .services import dachs
 from .services.tap import PLACES, SCHEMA, serve
@@ -40,8 +40,8 @@ def service():
 
 
 @pytest.fixture
-def catalog(service):
-    return Catalog(service=service.url)
+def catalogue(service):
+    return Catalogue(service=service.url)
 
 
 @pytest.fixture
@@ -116,8 +116,8 @@ def test_box_is_no_larger_than_it_must_be():
 # -- selections
 
 
-def test_cone_is_asked_for_as_a_box_and_cut_out(catalog, service):
-    found = catalog.select(LIMITS, cone=Cone(0.0, 0.0, 0.105))
+def test_cone_is_asked_for_as_a_box_and_cut_out(catalogue, service):
+    found = catalogue.select(LIMITS, cone=Cone(0.0, 0.0, 0.105))
     # Two other sources lie in the corners of the box; the ambiguous detection is left out.
     assert set(found["name"]) == {"2CXO J000000.9+000001"}
     assert list(found["obsid"]) == [100, 101, 102]
@@ -137,13 +137,13 @@ def test_cone_is_asked_for_as_a_box_and_cut_out(catalog, service):
         (Cone(0.0, -90.0, 0.6), {"2CXO J060000.0-893000"}),
     ],
 )
-def test_cones_across_ra_zero_and_at_the_poles(catalog, cone, names):
-    assert set(catalog.select(LIMITS, cone=cone)["name"]) == names
+def test_cones_across_ra_zero_and_at_the_poles(catalogue, cone, names):
+    assert set(catalogue.select(LIMITS, cone=cone)["name"]) == names
 
 
-def test_whole_sky_is_a_job_that_is_cleared_away(catalog, service):
+def test_whole_sky_is_a_job_that_is_cleared_away(catalogue, service):
     service.job_seconds = 0.5
-    found = catalog.select(LIMITS)
+    found = catalogue.select(LIMITS)
     assert set(found["name"]) == set(PLACES) - {"2CXO J004244.3+411608"}
     assert 999 not in found["obsid"]  # could be of two sources
     assert 132 not in found["obsid"]  # HRC
@@ -152,8 +152,8 @@ def test_whole_sky_is_a_job_that_is_cleared_away(catalog, service):
     assert all(agent.startswith("xlatent/") for *_, agent in service.requests)
 
 
-def test_strings_are_stripped_units_kept_and_nulls_masked(catalog):
-    found = catalog.select(LIMITS, cone=NEAR_ZERO)
+def test_strings_are_stripped_units_kept_and_nulls_masked(catalogue):
+    found = catalogue.select(LIMITS, cone=NEAR_ZERO)
     assert found.colnames == [column.name for column in COLUMNS]
     row = found[found["obsid"] == 101][0]
     assert row["instrument"] == "ACIS"
@@ -175,31 +175,33 @@ def test_numbers_and_flags_that_come_as_text_are_understood():
     answer = Table(
         {"obsid": [" 12 "], "theta": [" 1.5"], "conf_code": ["  "], "var_flag": ["TRUE "], "pileup_flag": [0]}
     )
-    row = _tidy(answer, columns, "the service")[0]
+    row = _standardise(answer, columns, "the service")[0]
     assert (row["obsid"], row["theta"], row["conf_code"]) == (12, 1.5, np.ma.masked)
     assert row["var_flag"] and not row["pileup_flag"]
     with pytest.raises(ReadError, match="theta did not come"):
-        _tidy(answer["obsid",], columns[:2], "the service")
+        _standardise(answer["obsid",], columns[:2], "the service")
 
 
-def test_limits_are_obeyed(catalog):
-    assert set(catalog.select(Limits(min_counts=15.0, min_significance=2.0), cone=Cone(10.7, 41.26, 0.1))["obsid"]) == {
+def test_limits_are_obeyed(catalogue):
+    assert set(
+        catalogue.select(Limits(min_counts=15.0, min_significance=2.0), cone=Cone(10.7, 41.26, 0.1))["obsid"]
+    ) == {
         130,
         131,
         140,
     }
-    assert list(catalog.select(Limits(max_theta=1.5), names=[M31])["obsid"]) == [130]
-    assert len(catalog.select(Limits(min_significance=9.0), names=[M31])) == 2
+    assert list(catalogue.select(Limits(max_theta=1.5), names=[M31])["obsid"]) == [130]
+    assert len(catalogue.select(Limits(min_significance=9.0), names=[M31])) == 2
     with pytest.raises(ReadError, match="no detection of release"):
-        catalog.select(Limits(min_significance=9.1), names=[M31])
+        catalogue.select(Limits(min_significance=9.1), names=[M31])
 
 
-def test_selection_survives_the_disk(catalog, tmp_path):
-    found = catalog.select(LIMITS, cone=NEAR_ZERO)
+def test_selection_survives_the_disk(catalogue, tmp_path):
+    found = catalogue.select(LIMITS, cone=NEAR_ZERO)
     again = Table.read(write(found, tmp_path / "selection.ecsv"))
     assert again.colnames == found.colnames
     assert again.meta["release"] == "2.1"
-    assert again.meta["service"] == catalog.service
+    assert again.meta["service"] == catalogue.service
     assert again.meta["query"].startswith("SELECT m.name, o.obsid")
     for name in found.colnames:
         mask = np.ma.getmaskarray(found[name])
@@ -211,50 +213,50 @@ def test_selection_survives_the_disk(catalog, tmp_path):
         assert np.array_equal(np.asarray(again[name])[~mask], np.asarray(found[name])[~mask])
 
 
-def test_recorded_query_gives_the_same_again(catalog, service):
-    found = catalog.select(LIMITS)
+def test_recorded_query_gives_the_same_again(catalogue, service):
+    found = catalogue.select(LIMITS)
     status, body = service.answer(found.meta["query"])
     assert status == 200
     assert body.count(b"<TR>") == len(found)
 
 
-def test_names_from_a_list_and_from_a_table(catalog, tmp_path):
+def test_names_from_a_list_and_from_a_table(catalogue, tmp_path):
     listed = tmp_path / "names.txt"
     listed.write_text("# M31\nj004248.5+411521\n\n2CXO J000024.0-000300  # another\n")
     table = tmp_path / "names.csv"
     table.write_text(f"class,name\nLMXB,{M31}\nAGN,2CXO J000024.0-000300\n")
     assert [source_name(n) for n in read_names(listed)] == [source_name(n) for n in read_names(table)]
-    found = catalog.select(LIMITS, names=read_names(listed))
+    found = catalogue.select(LIMITS, names=read_names(listed))
     assert list(found["obsid"]) == [110, 130, 131]
     assert found.meta["sources"] == "2 names"
 
 
-def test_many_names_are_asked_for_some_at_a_time_and_the_unknown_are_told(catalog, service):
+def test_many_names_are_asked_for_some_at_a_time_and_the_unknown_are_told(catalogue, service):
     unknown = [f"2CXO J{i:06d}.1+111111" for i in range(111111, 111181)]
     with pytest.warns(XlatentWarning, match=r"no source of 70 of the names: 2CXO J111111.1\+111111, .*left out"):
-        found = catalog.select(LIMITS, names=[*unknown, M31])
+        found = catalogue.select(LIMITS, names=[*unknown, M31])
     assert set(found["name"]) == {M31}
     assert sum(path == "/sync" for _, path, _, _ in service.requests) == 4  # two of detections, two of names
     with pytest.raises(ReadError, match="no source of 1 of the names"):
-        catalog.select(LIMITS, names=[NOBODY])
+        catalogue.select(LIMITS, names=[NOBODY])
 
 
-def test_known_name_without_a_good_detection_is_not_called_unknown(catalog):
+def test_known_name_without_a_good_detection_is_not_called_unknown(catalogue):
     with pytest.raises(ReadError, match="no detection"):
-        catalog.select(LIMITS, names=["2CXO J004244.3+411608"])
+        catalogue.select(LIMITS, names=["2CXO J004244.3+411608"])
 
 
-def test_labelled_positions_select_what_is_near_them(catalog, tmp_path):
+def test_labelled_positions_select_what_is_near_them(catalogue, tmp_path):
     table = tmp_path / "classes.csv"
     ra, dec = PLACES[M31]
     table.write_text(
         f"name,ra,dec,class\na,{ra},{dec + 4 / 3600},LMXB\nb,{0.00375 + 6 / 3600},0.0003,AGN\nc,50,50,NS\n"
     )
-    found = catalog.select(LIMITS, positions=read_positions(table))
+    found = catalogue.select(LIMITS, positions=read_positions(table))
     assert set(found["name"]) == {M31}  # the second is 6 arcsec off
 
 
-def test_real_labelled_sources_can_be_asked_for(catalog, shared_data):
+def test_real_labelled_sources_can_be_asked_for(catalogue, shared_data):
     positions = read_positions(shared_data / "catalogues" / "csc2_labelled_sources.csv")
     assert len(positions) == 2102
     names = read_names(shared_data / "catalogues" / "csc2_labelled_sources.csv")
@@ -278,20 +280,20 @@ def test_bad_tables_of_positions(tmp_path, content, message):
     assert one_sentence(str(error.value))
 
 
-def test_bad_lists_of_names(catalog, tmp_path):
+def test_bad_lists_of_names(catalogue, tmp_path):
     with pytest.raises(ReadError, match="no such file"):
         read_names(tmp_path / "none.txt")
     (tmp_path / "list.txt").write_text("M31\n")
     with pytest.raises(ParameterError, match="'M31' is no name"):
-        catalog.select(LIMITS, names=read_names(tmp_path / "list.txt"))
+        catalogue.select(LIMITS, names=read_names(tmp_path / "list.txt"))
     wrong = tmp_path / "wrong.csv"
     wrong.write_text("source\nM31\n")
     with pytest.raises(ReadError, match="should have a column name"):
         read_names(wrong)
     with pytest.raises(ParameterError, match="no name of the Chandra Source Catalog"):
-        catalog.select(LIMITS, names=["M31 X-1"])
+        catalogue.select(LIMITS, names=["M31 X-1"])
     with pytest.raises(ParameterError, match=r"known are 2\.1, 2\.0"):
-        Catalog("3.0")
+        Catalogue("3.0")
 
 
 # -- a service that fails
@@ -324,36 +326,36 @@ def test_the_service_refuses_what_the_real_one_refuses(service):
     ],
     ids=["500", "503", "404", "400", "no-tap", "cut", "overflow"],
 )
-def test_failures_of_the_service_are_one_sentence(catalog, service, monkeypatch, cone, fault, message):
+def test_failures_of_the_service_are_one_sentence(catalogue, service, monkeypatch, cone, fault, message):
     for name, value in fault.items():
         monkeypatch.setattr(service, name, copy(value))
     with pytest.raises(ReadError, match=message) as error:
-        catalog.select(LIMITS, cone=cone)
+        catalogue.select(LIMITS, cone=cone)
     assert one_sentence(str(error.value))
     assert service.url in str(error.value)
     assert not service.jobs
 
 
 @pytest.mark.parametrize(("end", "message"), [("ERROR", "refused.*out of memory"), ("ABORTED", "was stopped")])
-def test_job_that_ends_badly(catalog, service, end, message):
+def test_job_that_ends_badly(catalogue, service, end, message):
     service.job_end = end
     with pytest.raises(ReadError, match=message):
-        catalog.select(LIMITS)
+        catalogue.select(LIMITS)
     assert not service.jobs
 
 
-def test_job_that_takes_too_long(catalog, service, monkeypatch):
-    monkeypatch.setattr(client, "_PATIENCE", 0.3)
+def test_job_that_takes_too_long(catalogue, service, monkeypatch):
+    monkeypatch.setattr(client, "_JOB_TIMEOUT", 0.3)
     service.job_seconds = 60.0
     with pytest.raises(ReadError, match="still executing after"):
-        catalog.select(LIMITS)
+        catalogue.select(LIMITS)
     assert not service.jobs
 
 
-def test_busy_service_is_asked_again_when_it_says(catalog, service):
+def test_busy_service_is_asked_again_when_it_says(catalogue, service):
     service.statuses = [(503, 1), (429, 1)]
     began = time.monotonic()
-    assert len(catalog.select(LIMITS, cone=NEAR_ZERO)) == 5
+    assert len(catalogue.select(LIMITS, cone=NEAR_ZERO)) == 5
     assert time.monotonic() - began >= 2
     assert sum(path == "/sync" for _, path, _, _ in service.requests) == 3
 
@@ -369,24 +371,24 @@ def test_busy_service_is_asked_again_when_it_says(catalog, service):
 )
 def test_no_network_and_wrong_host(cone, address, message):
     with pytest.raises(ReadError, match=message) as error:
-        Catalog(service=address).select(LIMITS, cone=cone)
+        Catalogue(service=address).select(LIMITS, cone=cone)
     assert one_sentence(str(error.value))
 
 
-def test_columns_that_the_service_lacks_are_left_out(catalog, service):
+def test_columns_that_the_service_lacks_are_left_out(catalogue, service):
     service.without("observation_source", "conf_code")
     with pytest.warns(XlatentWarning, match="does not have the columns conf_code"):
-        found = catalog.select(LIMITS, cone=NEAR_ZERO)
+        found = catalogue.select(LIMITS, cone=NEAR_ZERO)
     assert "conf_code" not in found.colnames
     assert len(found.colnames) == len(COLUMNS) - 1
-    catalog.select(LIMITS, cone=NEAR_ZERO)  # said once, not asked for again
+    catalogue.select(LIMITS, cone=NEAR_ZERO)  # said once, not asked for again
     assert sum("TAP_SCHEMA" in (query or "") for _, _, query, _ in service.requests) == 1
 
 
-def test_service_without_an_indispensable_column_is_refused(catalog, service):
+def test_service_without_an_indispensable_column_is_refused(catalogue, service):
     service.without("observation_source", "obi")
     with pytest.raises(ReadError, match="refused the query"):
-        catalog.select(LIMITS, cone=NEAR_ZERO)
+        catalogue.select(LIMITS, cone=NEAR_ZERO)
 
 
 # -- the command
@@ -431,10 +433,10 @@ def test_empty_selection_leaves_the_old_table_alone(xlatent, tmp_path):
     assert out.read_text() == "old"
 
 
-def test_full_disk_leaves_the_old_table_alone(catalog, tmp_path):
+def test_full_disk_leaves_the_old_table_alone(catalogue, tmp_path):
     out = tmp_path / "selection.ecsv"
     out.write_text("old")
-    found = catalog.select(LIMITS, cone=NEAR_ZERO)
+    found = catalogue.select(LIMITS, cone=NEAR_ZERO)
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, hard))  # no file may grow beyond that
     try:
@@ -447,10 +449,10 @@ def test_full_disk_leaves_the_old_table_alone(catalog, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["selection.ecsv"]
 
 
-def test_no_folder_to_write_into(catalog, tmp_path):
+def test_no_folder_to_write_into(catalogue, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(WriteError, match="cannot be written"):
-        write(catalog.select(LIMITS, cone=NEAR_ZERO), tmp_path / "file" / "selection.ecsv")
+        write(catalogue.select(LIMITS, cone=NEAR_ZERO), tmp_path / "file" / "selection.ecsv")
 
 
 @contextmanager
@@ -466,8 +468,8 @@ def as_nobody():
         os.setresuid(0, 0, 0)
 
 
-def test_read_only_folder_is_told_before_anything_is_asked(xlatent, service, catalog):
-    found = catalog.select(LIMITS, cone=NEAR_ZERO)
+def test_read_only_folder_is_told_before_anything_is_asked(xlatent, service, catalogue):
+    found = catalogue.select(LIMITS, cone=NEAR_ZERO)
     service.requests.clear()
     folder = Path(tempfile.mkdtemp())
     folder.chmod(0o555)
@@ -517,13 +519,13 @@ def test_without_pyvo_the_extra_is_named(xlatent, monkeypatch, tmp_path):
 
 def test_dachs_understands_every_query():
     with dachs.serve() as address:
-        catalog = Catalog(service=address)
-        found = catalog.select(LIMITS)
+        catalogue = Catalogue(service=address)
+        found = catalogue.select(LIMITS)
         assert len(found) == 11
         assert found["conf_code"][found["obsid"] == 101].mask.all()
         assert found["nh_gal"][found["obsid"] == 110].mask.all()
-        assert set(catalog.select(LIMITS, cone=NEAR_ZERO)["name"]) == AT_ZERO
+        assert set(catalogue.select(LIMITS, cone=NEAR_ZERO)["name"]) == AT_ZERO
         with pytest.warns(XlatentWarning, match="no source of 1 of the names"):
-            assert len(catalog.select(LIMITS, names=[M31, NOBODY])) == 2
+            assert len(catalogue.select(LIMITS, names=[M31, NOBODY])) == 2
         with pytest.raises(client.RefusedError, match="nothing"):
             client.TapService(address, lambda words: None).run("SELECT nothing FROM csc21.master_source")

@@ -128,9 +128,9 @@ def test_a_selection_becomes_spectra_with_responses(archive, folder, tmp_path):
 @pytest.mark.parametrize("fault", service.FAULTS)
 def test_a_fault_costs_what_it_spoilt_and_no_more(archive, four, folder, fault, tmp_path):
     archive.faults.append(fault)
-    patience = {"patience": 1.0} if fault == "stall" else {}
-    report = fetch(four, folder, archive.url, **QUICK, **patience)
-    assert (report.complete, report.lacking, report.failed) == (4, {}, {})
+    timeout = {"timeout": 1.0} if fault == "stall" else {}
+    report = fetch(four, folder, archive.url, **QUICK, **timeout)
+    assert (report.complete, report.missing, report.failed) == (4, {}, {})
     check_whole(folder, keys_of(4))
     counts = archive.counts()
     assert counts["served_twice"] == []
@@ -147,7 +147,7 @@ def test_what_the_archive_does_not_have_is_recorded_and_left_alone(archive, four
     rmf = Product(keys_of(4)[2], "rmf")
     archive.tell("absent:30.0.3/rmf")
     report = fetch(four, folder, archive.url, **QUICK)
-    assert report.complete == 3 and list(report.lacking) == [rmf] and "not in the package" in report.lacking[rmf]
+    assert report.complete == 3 and list(report.missing) == [rmf] and "not in the package" in report.missing[rmf]
     assert asked(archive).count(tuple(rmf)) == 3 and archive.counts()["served_twice"] == []
     assert len(sources(folder)) == 3
 
@@ -167,7 +167,7 @@ def test_a_product_answered_with_404_is_found_out_and_recorded(archive, four, fo
     arf = Product(keys_of(4)[1], "arf")
     archive.tell("404:30.0.2/arf")
     report = fetch(four, folder, archive.url, **QUICK)
-    assert report.complete == 3 and report.lacking == {arf: "HTTP status 404"}
+    assert report.complete == 3 and report.missing == {arf: "HTTP status 404"}
     assert archive.counts()["served_twice"] == []
     before = len(archive.requests)
     assert fetch(four, folder, archive.url, **QUICK).requests == 0 and len(archive.requests) == before
@@ -177,7 +177,7 @@ def test_a_product_that_spoils_its_package_is_found_out_and_asked_for_next_time(
     arf = Product(keys_of(4)[1], "arf")
     archive.tell("text:30.0.2/arf")
     report = fetch(four, folder, archive.url, **QUICK)
-    assert report.complete == 3 and report.lacking == {} and list(report.failed) == [arf]
+    assert report.complete == 3 and report.missing == {} and list(report.failed) == [arf]
     assert "Error executing query: ORA-00936" in report.failed[arf]
     assert archive.counts()["served_twice"] == []
     archive.tell("")

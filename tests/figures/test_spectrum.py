@@ -128,7 +128,7 @@ def test_unknown_suffix_is_refused(model, response, tmp_path):
     figure = plot_reconstruction(model.reconstruct(spectrum))
     with pytest.raises(WriteError, match="suffix"):
         save(figure, tmp_path / "f.jpg")
-    with pytest.raises(WriteError, match="there is no folder"):
+    with pytest.raises(WriteError, match="cannot be written"):
         save(figure, tmp_path / "nowhere" / "f.png")
 
 

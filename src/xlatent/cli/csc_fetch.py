@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from xlatent.cli.ui import FAILED, USAGE, abort, echo_status
+from xlatent.cli.ui import FAILED, abort, echo_status
 
 
 def fetch(
@@ -27,23 +27,19 @@ def fetch(
     ] = False,
 ) -> None:
     """Fetch spectra, ARFs and RMFs from the Chandra Source Catalog; run again after any interruption to go on."""
-    try:
-        import httpx  # noqa: F401
-    except ModuleNotFoundError:
-        abort('httpx is not installed, and the catalogue needs it: pip install "xlatent[csc]"', USAGE)
     from xlatent.csc import retrieve
 
-    with _progress() as show:
+    with _progress() as progress:
         report = retrieve.fetch(
-            selection, output, service or retrieve.SERVICE, retry_missing=retry_missing, progress=show
+            selection, output, service or retrieve.SERVICE, retry_missing=retry_missing, progress=progress
         )
     typer.echo(
         f"{report.complete} of {report.detections} detections are complete in {output}: {report.files} files came "
         f"({report.n_bytes / 1e6:.1f} MB, {report.requests} requests)"
     )
-    if report.lacking:
+    if report.missing:
         echo_status(
-            f"warning: the archive does not have {_files(report.lacking)}; they are not asked for again without "
+            f"warning: the archive does not have {_files(report.missing)}; they are not asked for again without "
             "--retry-missing"
         )
     if report.failed:

@@ -52,7 +52,9 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename not in (None, str(path), str(temporary)):
             raise
-        raise WriteError(f"{path} cannot be written: {error.strerror or error}; choose another path") from error
+        raise WriteError(
+            f"{path} cannot be written ({error.strerror or error}); make room or choose another path"
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 

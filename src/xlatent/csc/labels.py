@@ -1,23 +1,19 @@
-"""Classes of sources from other catalogues, matched on position, and the split of sources for training and tests."""
+"""Classes of sources from other catalogues: VizieR, SIMBAD or a user's own table."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from astropy import units
-from astropy.coordinates import SkyCoord, search_around_sky
-from astropy.table import Column, MaskedColumn, Table
-from jaxtyping import Bool, Float, Shaped
+from astropy.table import Table
+from jaxtyping import Bool, Float
 
 from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
+from xlatent.core.taxonomy import CLASSES
 from xlatent.formats.catalogue_tables import read_columns
-
-CLASSES = ("AGN", "YSO", "LM-STAR", "HM-STAR", "NS", "LMXB", "CV", "HMXB")
-"""The classes of Yang et al. 2022 (ApJ 941, 104)."""
 
 YANG = "J/ApJ/941/104"
 VIZIER, SIMBAD = "vizier.cds.unistra.fr", "simbad.cds.unistra.fr"
@@ -41,16 +37,11 @@ stars), neutron stars and pulsars, novae among the cataclysmic variables. Candid
 types that leave the class open (X-ray binary ``XB*``, variable, emission-line or high proper motion star) have none.
 """
 
-DEFAULT_ERROR = 1.0
-"""Radius (arcsec) at 95 per cent for a source without an error ellipse: 99 per cent of the sources of Yang et al. are
-known better (column ``pos_err``)."""
-
-_NEIGHBOURHOOD = 5.0 * units.arcmin  # in which the density of a catalogue's entries is measured
-_TO_95 = np.sqrt(
-    -2.0 * np.log(0.05)
-)  # from one sigma to the radius that holds 95 per cent of a normal in two dimensions
+NEIGHBOURHOOD = 5.0 * units.arcmin
+"""In which the density of a catalogue's entries is measured."""
+# From one sigma to the radius that holds 95 per cent of a normal distribution in two dimensions.
+_TO_95 = np.sqrt(-2.0 * np.log(0.05))
 _SIMBAD_CHUNK = 500  # positions a query
-TRAIN_SHARE, VALIDATION_SHARE = 0.70, 0.15
 
 # Names under which catalogues give what a match needs, lower case, and phrases of descriptions that give it away.
 _NAMES = {
@@ -63,33 +54,6 @@ _NAMES = {
         ("err_ellipse_r0", "95% confidence level pos"),
     ),
 }
-
-
-def split(names: Iterable[str], seed: int = 0) -> Shaped[np.ndarray, " n_row"]:
-    """Assign each source to training, validation or test, by a hash of its name.
-
-    All rows of a source go together, whatever else is in the table and in whatever order. Spaces around
-    a name do not count.
-
-    Parameters
-    ----------
-    names : iterable of str
-        The name of the source of each row.
-    seed : int
-        Another seed is another split.
-
-    Returns
-    -------
-    numpy.ndarray of str, shape (n_row,)
-        ``train`` (70 %), ``validation`` (15 %) or ``test`` (15 %).
-    """
-
-    def part(name: str) -> str:
-        digest = blake2b(f"{seed}:{name.strip()}".encode(), digest_size=8).digest()
-        place = int.from_bytes(digest, "big") / 2**64
-        return "train" if place < TRAIN_SHARE else "validation" if place < TRAIN_SHARE + VALIDATION_SHARE else "test"
-
-    return np.array([part(str(name)) for name in names], dtype="<U10")
 
 
 def from_file(path: str | Path) -> Table:
@@ -116,7 +80,7 @@ def from_file(path: str | Path) -> Table:
     XlatentWarning
         If rows are left out because their class is none of `CLASSES` or their position is missing.
     """
-    return _standard(read_columns(path), str(path), "class")
+    return _standardise(read_columns(path), str(path), "class")
 
 
 def from_vizier(server: str = VIZIER) -> Table:
@@ -139,7 +103,7 @@ def from_vizier(server: str = VIZIER) -> Table:
     ReadError
         If the server cannot be reached or has no such table.
     """
-    with _asking(server):
+    with _translate_errors(server):
         from astroquery import cache_conf
         from astroquery.vizier import VizierClass
 
@@ -156,19 +120,19 @@ def from_vizier(server: str = VIZIER) -> Table:
             f"{server}: expected a table of {YANG} with the true class of each source, found {found}; "
             "give the training set as a file with --labels"
         )
-    return _standard(tables[0], f"{YANG} from {server}", "true class")
+    return _standardise(tables[0], f"{YANG} from {server}", "true class")
 
 
 def positions_of(selection: Table) -> Float[np.ndarray, "n 2"]:
     """Right ascension and declination (deg) of a selection's sources, each once, those without left out."""
-    places = np.stack([_numbers(selection["ra"]), _numbers(selection["dec"])], axis=1)
+    places = np.stack([as_numbers(selection["ra"]), as_numbers(selection["dec"])], axis=1)
     return np.unique(places[np.isfinite(places).all(axis=1)], axis=0)
 
 
 def from_simbad(
     positions: Float[np.ndarray, "n 2"],
     server: str = SIMBAD,
-    progress: Callable[[int], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Table:
     """Fetch the objects of SIMBAD around some positions whose type stands for a class.
 
@@ -179,7 +143,7 @@ def from_simbad(
     server : str
         Host (and port) of SIMBAD or a mirror.
     progress : callable, optional
-        Called with the number of positions done so far.
+        Called with the number of positions done so far, and of all.
 
     Returns
     -------
@@ -195,11 +159,11 @@ def from_simbad(
     query = (
         "SELECT DISTINCT b.main_id, b.ra, b.dec, b.coo_err_maj, b.otype FROM basic AS b "
         "JOIN TAP_UPLOAD.positions AS p ON 1 = CONTAINS(POINT('ICRS', b.ra, b.dec), "
-        f"CIRCLE('ICRS', p.ra, p.dec, {_NEIGHBOURHOOD.to_value('deg'):.6f})) WHERE b.otype IN ({types})"
+        f"CIRCLE('ICRS', p.ra, p.dec, {NEIGHBOURHOOD.to_value('deg'):.6f})) WHERE b.otype IN ({types})"
     )
     names = ("ra", "dec", "pos_err", "class")
     objects: dict[str, tuple] = {}  # by name, for circles overlap
-    with _asking(server):
+    with _translate_errors(server):
         from pyvo.dal import DALOverflowWarning, TAPService
 
         service = TAPService(f"https://{server}/simbad/sim-tap")
@@ -210,116 +174,17 @@ def from_simbad(
                 found = service.run_sync(
                     query, maxrec=1_000_000, uploads={"positions": Table(chunk, names=("ra", "dec"))}
                 ).to_table()
-            kinds = [SIMBAD_CLASSES.get(otype, "") for otype in _text(found["otype"])]
-            errors = 1e-3 * _TO_95 * _numbers(found["coo_err_maj"])
-            rows = zip(_numbers(found["ra"]), _numbers(found["dec"]), errors, kinds, strict=True)
-            objects.update(zip(_text(found["main_id"]), rows, strict=True))
+            kinds = [SIMBAD_CLASSES.get(otype, "") for otype in as_texts(found["otype"])]
+            errors = 1e-3 * _TO_95 * as_numbers(found["coo_err_maj"])
+            rows = zip(as_numbers(found["ra"]), as_numbers(found["dec"]), errors, kinds, strict=True)
+            objects.update(zip(as_texts(found["main_id"]), rows, strict=True))
             if progress is not None:
-                progress(begin + len(chunk))
+                progress(begin + len(chunk), len(positions))
     table = Table(rows=list(objects.values()) or None, names=names, dtype=(float, float, float, str))
-    return _standard(table, server, "class")
+    return _standardise(table, server, "class")
 
 
-def match(selection: Table, labels: Table, catalogue: str, seed: int = 0) -> Table:
-    """Give each row of a selection the class of the catalogue entry within its error, if entries there agree.
-
-    An entry matches that lies within the ellipse made of the row's own error ellipse at 95 % (CSC columns
-    ``err_ellipse_r0``, ``err_ellipse_r1``, arcsec, and ``err_ellipse_ang``, degrees east of north; a circle of
-    `DEFAULT_ERROR` where they are missing) and the entry's error, semi-axes added in quadrature. The nearest by this
-    measure is the one described. Its chance-coincidence probability, that an unrelated entry lies in the ellipse, is
-    1 - exp(-ρA): A is the area of the ellipse, ρ the density of entries within 5 arcmin of the row, the one found
-    among them, so that it is never zero.
-
-    Parameters
-    ----------
-    selection : Table
-        With columns ``name``, ``ra`` and ``dec`` (deg).
-    labels : Table
-        As of `from_file`.
-    catalogue : str
-        What to call the catalogue in ``class_catalogue``.
-    seed : int
-        Of `split`.
-
-    Returns
-    -------
-    Table
-        All rows and columns of the selection, and: ``class``; ``class_separation`` and ``class_error`` (of the entry,
-        95 %), arcsec; ``class_chance``; ``class_conflict``, the classes where there are several, and then ``class``
-        is missing; ``class_catalogue``; ``split``. Where nothing matches they are missing, all but ``split``.
-    """
-    n_row = len(selection)
-    ra, dec = _numbers(selection["ra"]), _numbers(selection["dec"])
-    placed = np.isfinite(ra) & np.isfinite(dec) & (np.abs(dec) <= 90.0)
-    rows = np.flatnonzero(placed)
-    sources = SkyCoord(ra[rows], dec[rows], unit="deg")
-    entries = SkyCoord(labels["ra"], labels["dec"], unit="deg")
-    major, minor, angle = (values[rows] for values in _ellipse(selection))
-
-    near, entry, apart, _ = search_around_sky(sources, entries, _NEIGHBOURHOOD)
-    density = np.bincount(near, minlength=len(rows)) / (np.pi * _NEIGHBOURHOOD.to_value("arcsec") ** 2)
-    error = np.asarray(labels["pos_err"], dtype=float)[entry]
-    apart = apart.to_value("arcsec")
-    bearing = sources[near].position_angle(entries[entry]).radian - angle[near]
-    a, b = np.hypot(major[near], error), np.hypot(minor[near], error)
-    measure = np.hypot(apart * np.cos(bearing) / a, apart * np.sin(bearing) / b)  # 1 on the ellipse
-    inside = measure <= 1.0
-    chance = -np.expm1(-density[near] * np.pi * a * b)
-
-    text = {key: np.full(n_row, "", dtype=object) for key in ("class", "class_conflict", "class_catalogue")}
-    number = {key: np.full(n_row, np.nan) for key in ("class_separation", "class_error", "class_chance")}
-    kinds = np.asarray(labels["class"], dtype=str)[entry]
-    order = np.flatnonzero(inside)[np.lexsort((measure[inside], near[inside]))]  # of each row the nearest first
-    for group in np.split(order, np.flatnonzero(np.diff(near[order])) + 1) if order.size else ():
-        row, best = rows[near[group[0]]], group[0]
-        classes = sorted(set(kinds[group].tolist()))
-        text["class" if len(classes) == 1 else "class_conflict"][row] = ", ".join(classes)
-        text["class_catalogue"][row] = catalogue
-        number["class_separation"][row], number["class_error"][row] = apart[best], error[best]
-        number["class_chance"][row] = chance[best]
-
-    labelled = selection.copy()
-    for key in ("class", "class_separation", "class_error", "class_chance", "class_conflict", "class_catalogue"):
-        if key in text:
-            values = text[key].astype(str)
-            labelled[key] = MaskedColumn(values, mask=values == "", description=_DESCRIPTIONS[key])
-        else:
-            unit = None if key == "class_chance" else "arcsec"
-            labelled[key] = MaskedColumn(
-                number[key], mask=np.isnan(number[key]), unit=unit, description=_DESCRIPTIONS[key]
-            )
-    labelled["split"] = Column(split(_text(selection["name"]), seed), description=_DESCRIPTIONS["split"])
-    labelled.meta["labels"] = catalogue
-    labelled.meta["split_seed"] = seed
-    return labelled
-
-
-_DESCRIPTIONS = {
-    "class": "Class of the source in class_catalogue",
-    "class_separation": "Distance from the position to the catalogue entry nearest within the errors",
-    "class_error": "Position error of that entry, 95 per cent radius",
-    "class_chance": "Probability that an unrelated entry lies within the errors",
-    "class_conflict": "Classes of the entries within the errors, where they disagree",
-    "class_catalogue": "Catalogue of that entry",
-    "split": "Use in machine learning, by source: train, validation or test",
-}
-
-
-def _ellipse(
-    selection: Table,
-) -> tuple[Float[np.ndarray, " n_row"], Float[np.ndarray, " n_row"], Float[np.ndarray, " n_row"]]:
-    """Semi-axes (arcsec) and position angle (radian) of the error ellipses, defaults where there are none."""
-    missing = np.full(len(selection), np.nan)
-    r0, r1, angle = (
-        _numbers(selection[name], unit) if name in selection.colnames else missing
-        for name, unit in (("err_ellipse_r0", "arcsec"), ("err_ellipse_r1", "arcsec"), ("err_ellipse_ang", "deg"))
-    )
-    major = np.where(r0 > 0, r0, DEFAULT_ERROR)
-    known = (r0 > 0) & (r1 > 0) & np.isfinite(angle)  # a circle otherwise
-    return major, np.where(known, r1, major), np.where(known, np.radians(angle), 0.0)
-
-
-def _standard(table: Table, where: str, class_column: str) -> Table:
+def _standardise(table: Table, where: str, class_column: str) -> Table:
     """Columns that a match needs, under their own names; rows of no use are left out."""
     found = {}
     for what in ("ra", "dec", class_column, "pos_err"):
@@ -328,14 +193,14 @@ def _standard(table: Table, where: str, class_column: str) -> Table:
             columns = ", ".join(table.colnames[:8]) or "no columns"
             raise ReadError(f"{where}: should have a column {what}, and its columns are {columns}; add or rename it")
         found[what] = name
-    error = _numbers(table[found["pos_err"]], "arcsec") if found["pos_err"] else np.zeros(len(table))
+    error = as_numbers(table[found["pos_err"]], "arcsec") if found["pos_err"] else np.zeros(len(table))
     try:
-        ra, dec = (_numbers(table[found[what]], "deg") for what in ("ra", "dec"))
+        ra, dec = (as_numbers(table[found[what]], "deg") for what in ("ra", "dec"))
     except ValueError:
         raise ReadError(
             f"{where}: columns ra and dec should be decimal degrees, and they are text; convert them"
         ) from None
-    kinds = np.char.upper(np.array(_text(table[found[class_column]]), dtype=str))
+    kinds = np.char.upper(np.array(as_texts(table[found[class_column]]), dtype=str))
     kept: Bool[np.ndarray, " n"] = np.isin(kinds, CLASSES) & np.isfinite(ra) & (np.abs(dec) <= 90.0)
     if not kept.all():
         others = ", ".join(sorted(set(kinds[~np.isin(kinds, CLASSES)].tolist()))[:5])
@@ -362,14 +227,14 @@ def _find(table: Table, what: str) -> str | None:
     return next(iter(by_name + by_description), None)
 
 
-def _numbers(column: Any, unit: str | None = None) -> Float[np.ndarray, " n"]:
+def as_numbers(column: Any, unit: str | None = None) -> Float[np.ndarray, " n"]:
     """Values of a column as float64, NaN where missing, converted where it states a unit."""
     values = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(np.float64), np.nan)
     given = getattr(column, "unit", None)
     return values if unit is None or given is None else (values * given).to_value(unit)
 
 
-def _text(column: Any) -> list[str]:
+def as_texts(column: Any) -> list[str]:
     """Values of a column as text without spaces around it, empty where missing."""
     values = np.ma.asarray(column)
     return [
@@ -379,7 +244,7 @@ def _text(column: Any) -> list[str]:
 
 
 @contextmanager
-def _asking(server: str) -> Iterator[None]:
+def _translate_errors(server: str) -> Iterator[None]:
     """Tell in one sentence what goes wrong while a server is asked."""
     try:
         yield

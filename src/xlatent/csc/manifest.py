@@ -102,11 +102,11 @@ class Manifest:
             rows = [(*detection, name) for detection, name in names.items()]
             self._database.executemany("INSERT OR REPLACE INTO detection VALUES (?, ?, ?, ?)", rows)
 
-    def enter(self, product: Product, file: Path, sha256: str, n_bytes: int) -> None:
+    def record_file(self, product: Product, file: Path, sha256: str, n_bytes: int) -> None:
         """Record a file that was checked and lies in its place."""
         self._record(product, file.relative_to(self.folder).as_posix(), sha256, n_bytes, None)
 
-    def lack(self, product: Product, reason: str) -> None:
+    def record_missing(self, product: Product, reason: str) -> None:
         """Record that the archive has no such file, and why we think so."""
         self._record(product, None, None, None, reason)
 
@@ -125,12 +125,12 @@ class Manifest:
         )
         return {Product(Detection(*row[:3]), row[3]): (self.folder / row[4], row[5]) for row in rows}
 
-    def lacking(self) -> dict[Product, str]:
+    def missing(self) -> dict[Product, str]:
         """What the archive does not have, with the reasons."""
         rows = self._database.execute("SELECT obsid, obi, region_id, kind, reason FROM product WHERE file IS NULL")
         return {Product(Detection(*row[:3]), row[3]): row[4] for row in rows}
 
-    def forget(self, products: Iterable[Product]) -> None:
+    def delete(self, products: Iterable[Product]) -> None:
         """Strike products out, so that they are asked for again."""
         with self._writing, self._database:
             self._database.executemany(
@@ -168,7 +168,7 @@ def sources(folder: str | Path) -> list[tuple[Source, dict[str, str | int]]]:
     """
     path = folder / NAME
     try:
-        with _in_words(path), closing(_open(folder, "ro")) as database:
+        with _as_read_error(path), closing(_open(folder, "ro")) as database:
             rows = database.execute(query).fetchall()
     except sqlite3.OperationalError as error:
         raise ReadError(f"{path} cannot be read ({error}); give a folder that `xlatent csc fetch` has filled") from None
@@ -184,7 +184,7 @@ def sources(folder: str | Path) -> list[tuple[Source, dict[str, str | int]]]:
 def _open(folder: Path, mode: str) -> sqlite3.Connection:
     """Open the manifest and make sure that this version can read it."""
     path = folder / NAME
-    with _in_words(path):
+    with _as_read_error(path):
         # 30 s: for as long as somebody else may be reading or writing.
         uri = f"{path.absolute().as_uri()}?mode={mode}"
         database = sqlite3.connect(uri, timeout=30, uri=True, check_same_thread=False)
@@ -201,7 +201,7 @@ def _open(folder: Path, mode: str) -> sqlite3.Connection:
 
 
 @contextmanager
-def _in_words(path: Path) -> Iterator[None]:
+def _as_read_error(path: Path) -> Iterator[None]:
     """Turn what SQLite says of a file that is no manifest into one sentence."""
     try:
         yield

@@ -1,9 +1,7 @@
 """Selections of detections from the Chandra Source Catalog, in queries that its service understands."""
 
 import csv
-import os
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -15,8 +13,9 @@ from astropy.coordinates import angular_separation
 from astropy.table import Column, MaskedColumn, Table, unique, vstack
 from astropy.units import Unit, UnrecognizedUnit
 
-from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
-from xlatent.csc.columns import COLUMNS, KEYS, LEVELS, CatalogColumn
+from xlatent.core.atomic import atomic
+from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
+from xlatent.csc.columns import COLUMNS, KEYS, LEVELS, CatalogueColumn
 from xlatent.csc.tap import RefusedError, TapService
 from xlatent.formats.catalogue_tables import READERS, read_columns
 
@@ -123,7 +122,7 @@ def _inside(cone: Cone) -> str:
     return f"m.dec BETWEEN {low:.8f} AND {high:.8f} AND ({ra})"
 
 
-class Catalog:
+class Catalogue:
     """One release of the Chandra Source Catalog, asked through TAP.
 
     Parameters
@@ -132,7 +131,7 @@ class Catalog:
         ``2.1`` or ``2.0``.
     service : str, optional
         Base address of the TAP service; that of the Chandra X-ray Center by default.
-    hear : callable, optional
+    on_status : callable, optional
         Takes a few words on what is being waited for.
 
     Raises
@@ -142,15 +141,15 @@ class Catalog:
     """
 
     def __init__(
-        self, release: str = "2.1", service: str | None = None, hear: Callable[[str], Any] = lambda words: None
+        self, release: str = "2.1", service: str | None = None, on_status: Callable[[str], Any] = lambda words: None
     ) -> None:
         if release not in RELEASES:
             raise ParameterError(f"release is {release!r}, and known are {', '.join(RELEASES)}; choose one of them")
         address, self._schema = RELEASES[release]
         self.release, self.service = release, (service or address).rstrip("/")
-        self._hear = hear
+        self._on_status = on_status
         self._missing: set[tuple[str, str]] = set()  # level and name of columns that this service does not have
-        self._tap = TapService(self.service, hear)
+        self._tap = TapService(self.service, on_status)
 
     def select(
         self,
@@ -175,14 +174,21 @@ class Catalog:
         Returns
         -------
         astropy.table.Table
-            One row a detection, sorted by name, columns of `catalog.columns.COLUMNS` with units and descriptions;
+            One row a detection, sorted by name, columns of `csc.columns.COLUMNS` with units and descriptions;
             what the catalogue leaves empty is masked. ``release``, ``query`` and ``service`` are in its ``meta``.
 
         Raises
         ------
+        ParameterError
+            If the cone is none, or a name is none of the catalogue's.
         ReadError
             If the service cannot be reached, fails or refuses, or nothing is selected.
         """
+        if cone is not None and not (0 <= cone.ra <= 360 and -90 <= cone.dec <= 90 and 0 < cone.radius <= 180):
+            raise ParameterError(
+                f"the cone is {cone.ra:g},{cone.dec:g},{cone.radius:g}, and it should have RA from 0 to 360, Dec from "
+                "-90 to 90 and a radius above 0 and up to 180, in degrees"
+            )
         cuts = [
             "o.instrument = 'ACIS'",
             f"o.flux_significance_b >= {limits.min_significance}",
@@ -195,7 +201,7 @@ class Catalog:
         elif names is not None:
             names = list(dict.fromkeys(source_name(name) for name in names))
             found, of = self._in_batches(names, _named, cuts), f"{len(names)} names"
-            self._tell_unknown(set(names) - set(found["name"]), all_of_them=len(found) == 0)
+            self._warn_unknown(set(names) - set(found["name"]), all_of_them=len(found) == 0)
         elif positions is not None:
             found, of = self._in_batches(positions, _around, cuts), f"{len(positions)} positions"
             found = found[_near_any(found, positions)]
@@ -240,7 +246,7 @@ class Catalog:
             )
         return sources, self._detections([_named([name])])
 
-    def _tell_unknown(self, missing: set[str], all_of_them: bool) -> None:
+    def _warn_unknown(self, missing: set[str], all_of_them: bool) -> None:
         """Say which of the names without a selected detection are not in the catalogue at all."""
         ordered = sorted(missing)
         for start in range(0, len(ordered), _BATCH):
@@ -258,7 +264,7 @@ class Catalog:
         """Ask for the detections of many sources, some at a time."""
         parts = []
         for start in range(0, len(items), _BATCH):
-            self._hear(f"sources {start + 1}-{min(start + _BATCH, len(items))} of {len(items)}")
+            self._on_status(f"sources {start + 1}-{min(start + _BATCH, len(items))} of {len(items)}")
             parts.append(self._detections([*cuts, condition(items[start : start + _BATCH])]))
         return vstack(parts, metadata_conflicts="silent")
 
@@ -280,13 +286,13 @@ class Catalog:
             warnings.warn(text, XlatentWarning, stacklevel=4)
             query, columns = self._adql(levels, conditions, only)
             answer = self._tap.run(query, large)
-        answer = _tidy(answer, [column for _, column in columns], self.service)
+        answer = _standardise(answer, [column for _, column in columns], self.service)
         answer.meta["query"] = query
         return answer
 
     def _adql(
         self, levels: str, conditions: list[str], only: Sequence[str] = ()
-    ) -> tuple[str, list[tuple[str, CatalogColumn]]]:
+    ) -> tuple[str, list[tuple[str, CatalogueColumn]]]:
         """Write a query: the text, and its columns with the level each is taken from."""
         columns = []
         for column in COLUMNS:
@@ -298,7 +304,7 @@ class Catalog:
         where = [*(_JOINED if "a" in levels else ()), *(f"({condition})" for condition in conditions)]
         return f"SELECT {asked} FROM {tables} WHERE {' AND '.join(where)}", columns
 
-    def _find_missing(self, columns: list[tuple[str, CatalogColumn]]) -> set[tuple[str, str]]:
+    def _find_missing(self, columns: list[tuple[str, CatalogueColumn]]) -> set[tuple[str, str]]:
         """Those of some columns that the service's own schema does not list; none where it lists nothing."""
         tables = {f"{self._schema}.{table}": level for level, table in LEVELS.items()}
         listed = ", ".join(f"'{table}'" for table in tables)
@@ -335,7 +341,7 @@ def _near_any(table: Table, positions: Sequence[tuple[float, float]]) -> Any:
     return near
 
 
-def _tidy(answer: Table, columns: list[CatalogColumn], service: str) -> Table:
+def _standardise(answer: Table, columns: list[CatalogueColumn], service: str) -> Table:
     """Give an answer our names, types, units and masks."""
     found = {name.lower(): name for name in answer.colnames}
     if absent := [column.name for column in columns if column.name not in found]:
@@ -346,7 +352,7 @@ def _tidy(answer: Table, columns: list[CatalogColumn], service: str) -> Table:
     return Table([_column(answer[found[column.name]], column) for column in columns])
 
 
-def _column(raw: Any, column: CatalogColumn) -> Column:
+def _column(raw: Any, column: CatalogueColumn) -> Column:
     mask = np.array(np.ma.getmaskarray(raw))
     if column.dtype is str or raw.dtype.kind in "OSU":
         # The service pads its strings, to the left as well as to the right.
@@ -437,7 +443,7 @@ def write(table: Table, path: str | Path) -> Path:
     Parameters
     ----------
     table : astropy.table.Table
-        What `Catalog.select` gave.
+        What `Catalogue.select` gave.
     path : str or Path
         File to write.
 
@@ -452,22 +458,9 @@ def write(table: Table, path: str | Path) -> Path:
         If the disk is full, or the folder is missing or read-only.
     """
     path = Path(path)
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=".ecsv", dir=path.parent)
-        os.close(handle)
-        unfinished = Path(name)
-        try:
-            with unfinished.open("w", encoding="utf-8", newline="") as stream:
-                table[:0].write(stream, format="ascii.ecsv", delimiter=",")
-                _write_rows(table, stream)
-            unfinished.chmod(0o644)  # mkstemp lets only its owner read
-            unfinished.replace(path)
-        finally:
-            unfinished.unlink(missing_ok=True)
-    except OSError as error:
-        raise WriteError(
-            f"{path} cannot be written ({error.strerror or error}); make room or choose another folder"
-        ) from None
+    with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+        table[:0].write(stream, format="ascii.ecsv", delimiter=",")
+        _write_rows(table, stream)
     return path
 
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import queue
 import re
 import shutil
 import sqlite3
@@ -12,6 +11,7 @@ import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from pathlib import Path, PurePosixPath
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, BinaryIO, cast
 import numpy as np
 from astropy.table import TableMergeError, unique, vstack
 
+from xlatent.core.atomic import atomic, remove_temporaries
 from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
 from xlatent.csc.manifest import KINDS, SELECTION, Detection, Manifest, Product
 from xlatent.csc.products import detection_in, identify
@@ -30,14 +31,14 @@ if TYPE_CHECKING:
     import httpx
 
 SERVICE = "https://cda.cfa.harvard.edu/csccli/retrieve"
-PACKAGE = 50  # detections asked for in one request
-AT_ONCE = 3  # requests under way
-ASKED = 3  # times that a file is asked for before it counts as one that the archive does not have
-IN_VAIN = 6  # requests in a row that bring nothing before we leave the archive in peace
-LONGEST_WAIT = 600.0  # s, whatever the archive asks for
+PACKAGE_SIZE = 50  # detections asked for in one request
+MAX_CONNECTIONS = 3  # requests under way
+MAX_ATTEMPTS = 3  # times that a file is asked for before it counts as one that the archive does not have
+MAX_FAILURES = 6  # requests in a row that bring nothing before we leave the archive in peace
+MAX_WAIT = 600.0  # s, whatever the archive asks for
 _COLUMNS = ("name", "obsid", "obi", "region_id")
-_GONE = (404, 410)
-_LATER = (429, 503)
+NOT_FOUND = (404, 410)
+RETRY_LATER = (429, 503)
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Report:
     """Bytes that came in this run, those of files that were no good among them."""
     requests: int = 0
     """Requests made."""
-    lacking: dict[Product, str] = field(default_factory=dict)
+    missing: dict[Product, str] = field(default_factory=dict)
     """What the archive does not have, of the selection, with the reasons."""
     failed: dict[Product, str] = field(default_factory=dict)
     """What could not be had this time, with the reasons; the next run asks for it again."""
@@ -70,7 +71,6 @@ class _Answer:
     trouble: str = ""  # why the package did not come to its end
     status: int | None = None
     wait: float = 0.0  # s, as the archive asks
-    error: Exception | None = None  # of this machine
 
 
 def fetch(
@@ -81,7 +81,7 @@ def fetch(
     retry_missing: bool = False,
     progress: Callable[[int, int, int], None] | None = None,
     pause: float = 2.0,
-    patience: float = 300.0,
+    timeout: float = 300.0,
 ) -> Report:
     """Fetch the spectra and responses of the detections of a selection.
 
@@ -103,7 +103,7 @@ def fetch(
         Called with the files in place, the files wanted and the bytes that came.
     pause
         Seconds to wait after a request that brought nothing; doubled with each further one.
-    patience
+    timeout
         Seconds without a byte after which a request is given up.
 
     Raises
@@ -113,7 +113,7 @@ def fetch(
     WriteError
         If the folder cannot be written to, is full, or another process is fetching into it.
     ParameterError
-        If the service is no URL.
+        If the service is no URL, or httpx is not installed.
 
     Notes
     -----
@@ -121,8 +121,12 @@ def fetch(
     ``version``, and answers with a tar file; errors may come as text with status 200. It is documented in CIAO's thread
     "CSC command line interface", https://cxc.cfa.harvard.edu/ciao/threads/csccli/.
     """
-    import httpx
-
+    try:
+        import httpx
+    except ModuleNotFoundError as error:
+        raise ParameterError(
+            'httpx is not installed, and the catalogue needs it: pip install "xlatent[csc]"'
+        ) from error
     from xlatent.core.version import __version__
 
     try:
@@ -133,13 +137,15 @@ def fetch(
         raise ParameterError(f"{service!r} should be the URL of a retrieve service, http://... or https://...")
     selection, folder = Path(selection), Path(folder)
     names, release = _read_selection(selection)
-    headers = {"User-Agent": f"xlatent/{__version__}"}
-    timeout = httpx.Timeout(patience, connect=min(30.0, patience))
     try:
         with Manifest(folder) as manifest:
             _keep_selection(selection, release, manifest)
             manifest.begin(release, names)
-            with httpx.Client(headers=headers, timeout=timeout, follow_redirects=True) as client:
+            with httpx.Client(
+                headers={"User-Agent": f"xlatent/{__version__}"},
+                timeout=httpx.Timeout(timeout, connect=min(30.0, timeout)),
+                follow_redirects=True,
+            ) as client:
                 run = _Run(client, service, release, manifest, names, retry_missing, progress, pause)
                 return run.fetch()
     except (OSError, sqlite3.OperationalError) as error:
@@ -171,56 +177,51 @@ class _Run:
         self.progress = progress or (lambda *_: None)
         self.stopped = threading.Event()
         self.counting = threading.Lock()
-        _tidy(manifest)
-        held, lacking = manifest.files(), manifest.lacking()
+        _recover(manifest)
+        held, missing = manifest.files(), manifest.missing()
         # A file may have been removed, or cut short by a full disk, behind our back.
         gone = [p for p in self.selected if p in held and not _whole(*held[p])]
-        again = [p for p in self.selected if p in lacking] if retry_missing else []
-        manifest.forget(gone + again)
-        settled = (held.keys() | lacking.keys()) - set(gone) - set(again)
+        again = [p for p in self.selected if p in missing] if retry_missing else []
+        manifest.delete(gone + again)
+        settled = (held.keys() | missing.keys()) - set(gone) - set(again)
         self.wanted = [product for product in self.selected if product not in settled]
         self.in_place = sum(product in held for product in self.selected) - len(gone)
 
     def fetch(self) -> Report:
         """Ask for all that is wanted, a few packages at a time, until it is there or cannot be had."""
         todo = deque(_packages(self.wanted))
-        answers: queue.SimpleQueue[_Answer] = queue.SimpleQueue()
-        tries: Counter[Product] = Counter()
-        running = vain = 0
-        quiet_until = 0.0
+        attempts: Counter[Product] = Counter()
+        running: set[Future[_Answer]] = set()
+        failures, quiet_until = 0, 0.0
         try:
             while todo or running:
                 # An archive in trouble is asked one thing at a time.
-                while todo and running < (1 if vain else AT_ONCE):
+                while todo and len(running) < (1 if failures else MAX_CONNECTIONS):
                     time.sleep(max(0.0, quiet_until - time.monotonic()))
-                    # Daemons: an interrupt need not wait for a silent archive, and all they write is kill-proof.
-                    threading.Thread(target=self._work, args=(todo.popleft(), answers), daemon=True).start()
-                    self.report.requests += 1
-                    running += 1
-                answer = answers.get()
-                running -= 1
-                if answer.error is not None:
-                    raise answer.error
-                gone = answer.status in _GONE and self.report.files > 0
-                vain = 0 if answer.came or gone or not answer.trouble else vain + 1
-                if vain and (vain >= IN_VAIN or self._unreachable(answer)):
-                    raise ReadError(self._complaint(answer, vain))
-                if (answer.trouble or not answer.came) and not gone:
-                    wait = max(min(answer.wait, LONGEST_WAIT), self.pause * 2 ** max(vain - 1, 0))
-                    quiet_until = time.monotonic() + wait
-                    if answer.wait > 30:
-                        told = f"{self.service} asks us to wait {wait:.0f} s ({answer.trouble}); waiting"
-                        warnings.warn(told, XlatentWarning, stacklevel=3)
-                todo.extend(self._left(answer, tries, gone))
+                    running.add(self._start(todo.popleft()))
+                done, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in done:
+                    answer = future.result()
+                    gone = answer.status in NOT_FOUND and self.report.files > 0
+                    failures = 0 if answer.came or gone or not answer.trouble else failures + 1
+                    if failures and (failures >= MAX_FAILURES or self._unreachable(answer)):
+                        raise ReadError(self._failure_message(answer, failures))
+                    if (answer.trouble or not answer.came) and not gone:
+                        pause = max(min(answer.wait, MAX_WAIT), self.pause * 2 ** max(failures - 1, 0))
+                        quiet_until = time.monotonic() + pause
+                        if answer.wait > 30:
+                            told = f"{self.service} asks us to wait {pause:.0f} s ({answer.trouble}); waiting"
+                            warnings.warn(told, XlatentWarning, stacklevel=3)
+                    todo.extend(self._left(answer, attempts, gone))
         finally:
             self.stopped.set()
-        held, lacking = self.manifest.files(), self.manifest.lacking()
-        self.report.lacking = {product: lacking[product] for product in self.selected if product in lacking}
+        held, missing = self.manifest.files(), self.manifest.missing()
+        self.report.missing = {product: missing[product] for product in self.selected if product in missing}
         whole = Counter(product.detection for product in self.selected if product in held)
         self.report.complete = sum(number == len(KINDS) for number in whole.values())
         return self.report
 
-    def _left(self, answer: _Answer, tries: Counter[Product], gone: bool) -> list[list[Product]]:
+    def _left(self, answer: _Answer, attempts: Counter[Product], gone: bool) -> list[list[Product]]:
         """Packages in which to ask again for what an answer did not bring."""
         left = [product for product in answer.package if product not in answer.came]
         if not left:
@@ -228,18 +229,20 @@ class _Run:
         if not answer.trouble or len(answer.package) == 1:
             again = []
             for product in left:
-                tries[product] += 1
+                attempts[product] += 1
                 fault = answer.faults.get(product.detection) or answer.faults.get(None)
                 if gone:
-                    self.manifest.lack(product, answer.trouble)
-                elif tries[product] < ASKED:
+                    self.manifest.record_missing(product, answer.trouble)
+                elif attempts[product] < MAX_ATTEMPTS:
                     again.append(product)
                 elif answer.trouble:
                     self.report.failed[product] = answer.trouble
                 else:
-                    self.manifest.lack(product, fault or "it was not in the package that the archive sent for it")
+                    self.manifest.record_missing(
+                        product, fault or "it was not in the package that the archive sent for it"
+                    )
             return [again] if again else []
-        if answer.came or answer.status in _LATER:
+        if answer.came or answer.status in RETRY_LATER:
             return [left]
         # One product may have spoilt the package for the others.
         middle = len(left) // 2
@@ -249,29 +252,40 @@ class _Run:
         """Tell whether not even the first word came from the archive: a wrong name, or no network."""
         return answer.status is None and self.report.files == 0 and answer.trouble.startswith("no connection")
 
-    def _complaint(self, answer: _Answer, vain: int) -> str:
+    def _failure_message(self, answer: _Answer, failures: int) -> str:
         held = f"{self.in_place} of {len(self.selected)} files are in {self.manifest.folder}"
         if self._unreachable(answer):
             return f"{self.service} cannot be reached: {answer.trouble}; check the network and the host's name; {held}"
         return (
-            f"{self.service} answered {vain} requests in a row with nothing of use (the last: {answer.trouble}); "
+            f"{self.service} answered {failures} requests in a row with nothing of use (the last: {answer.trouble}); "
             f"check the URL or run the command again later, {held}"
         )
 
-    def _work(self, package: list[Product], answers: "queue.SimpleQueue[_Answer]") -> None:
-        """Ask for a package; whatever happens, an answer goes to the queue."""
-        answer = _Answer(package)
-        try:
-            self._ask(answer)
-        except Exception as error:  # raised again where somebody hears it
-            answer.error = error
-        answers.put(answer)
+    def _start(self, package: list[Product]) -> "Future[_Answer]":
+        """Ask for a package in a thread of its own.
 
-    def _ask(self, answer: _Answer) -> None:
+        A daemon, unlike those of an executor: an interrupt need not wait for a silent archive, and all that is written
+        is kill-proof.
+        """
+        future: Future[_Answer] = Future()
+
+        def work() -> None:
+            try:
+                future.set_result(self._ask(package))
+            except BaseException as error:  # raised again where the result is asked for
+                future.set_exception(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        self.report.requests += 1
+        return future
+
+    def _ask(self, package: list[Product]) -> _Answer:
+        """Ask for a package and keep what comes of it."""
         import httpx
 
+        answer = _Answer(package)
         form = {
-            "packageset": ",".join(f"{'.'.join(map(str, detection))}/{kind}/b" for detection, kind in answer.package),
+            "packageset": ",".join(f"{'.'.join(map(str, detection))}/{kind}/b" for detection, kind in package),
             "version": self.version,
         }
         try:
@@ -279,7 +293,7 @@ class _Run:
                 answer.status = response.status_code
                 if response.status_code != 200:
                     answer.trouble, answer.wait = f"HTTP status {response.status_code}", _retry_after(response)
-                    return
+                    return answer
                 self._unpack(_Body(self._chunks(response, answer)), answer)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             answer.trouble = f"no connection ({_plain(error)})"
@@ -287,6 +301,7 @@ class _Run:
             answer.trouble = f"the connection broke ({_plain(error)})"
         except tarfile.TarError as error:
             answer.trouble = answer.trouble or f"the package is damaged ({_plain(error)})"
+        return answer
 
     def _chunks(self, response: "httpx.Response", answer: _Answer) -> Iterator[bytes]:
         """Pieces of a response, counted, until there are no more, the connection breaks or the run is over."""
@@ -309,7 +324,7 @@ class _Run:
             self.progress(self.in_place, len(self.selected), self.report.n_bytes)
 
     def _unpack(self, body: "_Body", answer: _Answer) -> None:
-        """Take the files of a package as they come: each is written aside, checked, moved to its place, entered."""
+        """Take the files of a package as they come: each is written aside, checked, moved to its place, recorded."""
         start = body.peek(512)
         if start[257:262] != b"ustar" and (start.strip(b"\0") or not start):
             text = " ".join(start.decode("ascii", "replace").split())[:120]
@@ -346,7 +361,7 @@ class _Run:
                 file = self.manifest.folder / f"{product.detection.obsid:05d}" / name
                 file.parent.mkdir(exist_ok=True)
                 part.replace(file)
-                self.manifest.enter(product, file, digest, file.stat().st_size)
+                self.manifest.record_file(product, file, digest, file.stat().st_size)
                 answer.came.add(product)
                 self._count(n_files=1)
         finally:
@@ -399,10 +414,11 @@ def _keep_selection(path: Path, release: str, manifest: Manifest) -> None:
             f"{manifest.folder} holds files of release {before} of the catalogue, and {path} is a selection from "
             f"release {release}; choose another folder"
         )
-    kept, part = manifest.folder / SELECTION, manifest.folder / f"{SELECTION}.part"
-    if kept.exists() and kept.samefile(path):
-        return
-    if kept.exists() and kept.read_bytes() != path.read_bytes():
+    kept = manifest.folder / SELECTION
+    if not kept.exists():
+        with atomic(kept) as temporary:
+            shutil.copyfile(path, temporary)
+    elif not kept.samefile(path) and kept.read_bytes() != path.read_bytes():
         both = [read_columns(table) for table in (kept, path)]
         try:
             merged = unique(vstack(both, metadata_conflicts="silent"), keys=_COLUMNS[1:], keep="last")
@@ -411,14 +427,12 @@ def _keep_selection(path: Path, release: str, manifest: Manifest) -> None:
                 f"{path} cannot be added to {kept}, whose columns are of other kinds ({_plain(error)[:120]}); choose "
                 "another folder"
             ) from None
-        write(merged, part)
-    else:
-        shutil.copyfile(path, part)
-    part.replace(kept)
+        write(merged, kept)
 
 
-def _tidy(manifest: Manifest) -> None:
-    """Put right what a run that was killed has left: halves of files, and files in place but not entered."""
+def _recover(manifest: Manifest) -> None:
+    """Put right what a run that was killed has left: halves of files, and files in place but not recorded."""
+    remove_temporaries(manifest.folder)
     for part in manifest.folder.glob("*.part"):
         part.unlink()
     held = manifest.files()
@@ -432,7 +446,7 @@ def _tidy(manifest: Manifest) -> None:
             if product not in held:
                 with file.open("rb") as stream:
                     digest = hashlib.file_digest(stream, "sha256").hexdigest()
-                manifest.enter(product, file, digest, file.stat().st_size)
+                manifest.record_file(product, file, digest, file.stat().st_size)
 
 
 def _whole(file: Path, n_bytes: int) -> bool:
@@ -440,13 +454,13 @@ def _whole(file: Path, n_bytes: int) -> bool:
 
 
 def _packages(products: list[Product]) -> Iterator[list[Product]]:
-    """Split products into packages of at most `PACKAGE` detections."""
+    """Split products into packages of at most `PACKAGE_SIZE` detections."""
     of: dict[Detection, list[Product]] = {}
     for product in products:
         of.setdefault(product.detection, []).append(product)
     groups = list(of.values())
-    for start in range(0, len(groups), PACKAGE):
-        yield [product for group in groups[start : start + PACKAGE] for product in group]
+    for start in range(0, len(groups), PACKAGE_SIZE):
+        yield [product for group in groups[start : start + PACKAGE_SIZE] for product in group]
 
 
 def _write(content: io.BufferedIOBase, file: Path) -> str:

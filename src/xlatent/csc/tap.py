@@ -9,9 +9,9 @@ from typing import Any
 
 from astropy.table import Table
 
-from xlatent.core.errors import ReadError
+from xlatent.core.errors import ParameterError, ReadError
 
-_PATIENCE = 4 * 3600.0  # seconds for a large query
+_JOB_TIMEOUT = 4 * 3600.0  # seconds for a large query
 _TIMEOUT = (20, 300)  # seconds to connect, and between two packets
 
 
@@ -26,14 +26,18 @@ class TapService:
     ----------
     address : str
         Its base address.
-    hear : callable
+    on_status : callable
         Takes a few words on what is being waited for.
     """
 
-    def __init__(self, address: str, hear: Callable[[str], Any]) -> None:
-        import pyvo
-
-        self.address, self._hear = address, hear
+    def __init__(self, address: str, on_status: Callable[[str], Any]) -> None:
+        try:
+            import pyvo
+        except ModuleNotFoundError as error:
+            raise ParameterError(
+                f'{error.name} is not installed, and the catalogue is asked through it: pip install "xlatent[csc]"'
+            ) from error
+        self.address, self._on_status = address, on_status
         self._session = _session()
         self._tap = pyvo.dal.TAPService(address, session=self._session)
 
@@ -61,7 +65,7 @@ class TapService:
         """
         from pyvo.dal.exceptions import DALOverflowWarning
 
-        with _one_sentence(self.address), warnings.catch_warnings(), closing(self._session):  # it opens again
+        with _translate_errors(self.address), warnings.catch_warnings(), closing(self._session):  # it opens again
             warnings.simplefilter("ignore")  # few services keep to the letter of VOTable, and the data are good
             warnings.simplefilter("error", DALOverflowWarning)
             return (self._wait_for(query) if large else self._tap.run_sync(query)).to_table()
@@ -77,12 +81,12 @@ class TapService:
             began, pause = time.monotonic(), 0.25
             while (phase := job.phase) not in ("COMPLETED", "ERROR", "ABORTED"):
                 waited = time.monotonic() - began
-                if waited > _PATIENCE:
+                if waited > _JOB_TIMEOUT:
                     raise ReadError(
                         f"{self.address}: the query is still {phase.lower()} after {waited:.0f} s; "
                         "ask for less: a cone, or stricter limits"
                     )
-                self._hear(f"the query is {phase.lower()} on the server, {waited:.0f} s")
+                self._on_status(f"the query is {phase.lower()} on the server, {waited:.0f} s")
                 time.sleep(pause)
                 pause = min(1.5 * pause, 30.0)
             if phase == "ABORTED":
@@ -90,7 +94,7 @@ class TapService:
                     f"{self.address}: the query was stopped on the server; ask for less, or try again later"
                 )
             job.raise_if_error()
-            self._hear("the answer is on its way")
+            self._on_status("the answer is on its way")
             return job.fetch_result()
         finally:
             with suppress(DALAccessError, requests.RequestException):
@@ -105,12 +109,12 @@ def _session() -> Any:
 
     from xlatent.core.version import __version__
 
-    class Patient(Retry):
+    class _CappedRetry(Retry):
         def get_retry_after(self, response: Any) -> float | None:
             asked = super().get_retry_after(response)
             return None if asked is None else min(float(asked), 300.0)
 
-    class Tidy(HTTPAdapter):
+    class _TrackingAdapter(HTTPAdapter):
         def send(self, request: Any, *positional: Any, **named: Any) -> Any:
             named["timeout"] = named.get("timeout") or _TIMEOUT
             answers.append(super().send(request, *positional, **named))
@@ -123,7 +127,7 @@ def _session() -> Any:
 
     answers: list[Any] = []
 
-    retry = Patient(
+    retry = _CappedRetry(
         total=None,
         connect=0,
         read=0,
@@ -136,12 +140,12 @@ def _session() -> Any:
     session = requests.Session()
     session.headers["User-Agent"] = f"xlatent/{__version__} (Python, pyvo)"
     for scheme in ("http://", "https://"):
-        session.mount(scheme, Tidy(max_retries=retry))
+        session.mount(scheme, _TrackingAdapter(max_retries=retry))
     return session
 
 
 @contextmanager
-def _one_sentence(service: str) -> Iterator[None]:
+def _translate_errors(service: str) -> Iterator[None]:
     """Turn the many ways in which a service fails into one sentence each."""
     import requests
     import urllib3
@@ -157,10 +161,10 @@ def _one_sentence(service: str) -> Iterator[None]:
         raise RefusedError(f"{service} refused the query: {_short(error).removeprefix('Query Error: ')}") from None
     # ValueError and the like: what the parsers of VOTable and of job descriptions make of other things.
     except (DALAccessError, requests.RequestException, urllib3.exceptions.HTTPError, ValueError, SyntaxError) as error:
-        raise _understood(service, getattr(error, "cause", None) or error) from None
+        raise _as_read_error(service, getattr(error, "cause", None) or error) from None
 
 
-def _understood(service: str, cause: Any) -> ReadError:
+def _as_read_error(service: str, cause: Any) -> ReadError:
     """What went wrong between us and the service, by the exception at its bottom."""
     import requests
     import urllib3

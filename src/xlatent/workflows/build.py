@@ -282,7 +282,7 @@ class _Catalogue:
         """Add ``source``, ``split`` and the table's columns to rows of spectra."""
         import pyarrow as pa
 
-        from xlatent.csc.labels import split
+        from xlatent.csc.matching import split
         from xlatent.formats.store_rows import SCHEMA
 
         spectra = rows.select(["input", "name", "object", *_KEY]).to_pylist()
