@@ -146,7 +146,7 @@ def test_mistakes_are_told(trained, tmp_path):
     table, _ = simulated(1, 2)
     columns = dict(table.to_astropy().columns)
     other = LatentTable(columns, {"model": "m2", "model_sha256": "b" * 64})
-    with pytest.raises(ParameterError, match=r"model m2 .*embed the sources again"):
+    with pytest.raises(ModelError, match=r"the table is of model b{12}.*embed the sources again"):
         classify(other, classifier)
     without = LatentTable({name: value for name, value in columns.items() if name != "nh_gal"}, table.meta)
     with pytest.raises(ParameterError, match="nh_gal needs a column nh_gal"):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 
 from xlatent.core.bands import HARDNESS_RATIOS
 from xlatent.core.errors import ModelError, ParameterError
-from xlatent.core.latents import LatentTable
+from xlatent.core.latents import LatentTable, check_same_model
 from xlatent.core.taxonomy import COMPACT
 from xlatent.science.classifier_training import pairwise_probability, prediction_set
 from xlatent.science.selection import numeric_column, valid_rows
@@ -175,19 +175,30 @@ def classify(table: LatentTable, classifier: Classifier, allowed: Sequence[str] 
 
     Raises
     ------
+    ModelError
+        If the latents are another model's than the classifier's.
     ParameterError
-        If the latents are another model's than the classifier's, or a column is missing.
+        If a column is missing, or `allowed` names what is unknown.
+
+    Examples
+    --------
+    >>> from xlatent.core.bundle import DEFAULT_MODEL, locate
+    >>> classifier = load_classifier(locate(DEFAULT_MODEL) / "classifier.onnx")
+    >>> columns = {"name": ["a"], "hard_hm": [0.1], "hard_hs": [0.3], "hard_ms": [0.2]}
+    >>> origin = {"model_sha256": classifier.info["model_sha256"]}
+    >>> table = LatentTable.from_posterior(np.zeros((1, 8)), 0.1 * np.eye(8)[None], columns, origin)
+    >>> found = classify(table, classifier)
+    >>> 0.0 < found["p_AGN"][0] < 1.0, found["class"][0] in found["prediction_set"][0].split(",")
+    (np.True_, True)
     """
     import onnxruntime
 
     if unknown := sorted(set(allowed) - set(ALLOWED)):
         raise ParameterError(f"a classifier may use {', '.join(ALLOWED)} besides the spectrum, not {unknown[0]!r}")
-    made_by, made_for = table.meta.get("model_sha256", ""), classifier.info["model_sha256"]
-    if made_by != made_for:
-        raise ParameterError(
-            f"the latents are of model {table.meta.get('model') or 'unknown'} ({made_by[:12] or 'no sha256'}) and the "
-            f"classifier is for latents of {made_for[:12]}; embed the sources again with that model"
-        )
+    check_same_model(
+        {"the table": table, "the classifier": classifier.info["model_sha256"]},
+        "embed the sources again with the classifier's model",
+    )
     output, names = output_name(allowed), classifier.info["classes"]
     p = np.full((len(table), len(names)), np.nan)
     if (valid := np.flatnonzero(valid_rows(table))).size:
