@@ -15,7 +15,7 @@ from scipy.stats import chisquare
 import simulated
 from command import alone
 from embedding import CHUNK, loaded, spread
-from xlatent.core.bands import FLUX_BANDS, column, energy_flux, hardness_ratios
+from xlatent.core.bands import FLUX_BANDS, column_suffix, energy_flux, hardness_ratios
 from xlatent.core.grid import ModelGrid
 from xlatent.core.spectrum import Spectrum
 from xlatent.infer.embed import load_model
@@ -105,7 +105,7 @@ def _gaussian(rng: np.random.Generator, posterior: RefinedFits) -> Float[np.ndar
 
 
 def _quantities(spectra: Float[np.ndarray, "n n_energy"], grid: ModelGrid) -> dict[str, Float[np.ndarray, " n"]]:
-    fluxes = {f"flux_{column(band)}": energy_flux(spectra, grid.energy, band) for band in FLUX_BANDS}
+    fluxes = {f"flux_{column_suffix(band)}": energy_flux(spectra, grid.energy, band) for band in FLUX_BANDS}
     return fluxes | hardness_ratios(spectra, grid.energy)
 
 

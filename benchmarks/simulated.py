@@ -6,7 +6,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Float, Int
 
-from xlatent.core.bands import FLUX_BANDS, column, energy_flux, hardness_ratios
+from xlatent.core.bands import FLUX_BANDS, column_suffix, energy_flux, hardness_ratios
 from xlatent.core.grid import ModelGrid
 from xlatent.core.spectrum import Response, Spectrum
 from xlatent.simulate import acis, continuum, population
@@ -34,7 +34,7 @@ class TestSet:
 
     def truth(self, grid: ModelGrid) -> dict[str, Float[np.ndarray, " n"]]:
         """Return true band fluxes and hardness ratios by the names of a latent table's columns."""
-        known = {f"flux_{column(band)}": energy_flux(self.photons, grid.energy, band) for band in FLUX_BANDS}
+        known = {f"flux_{column_suffix(band)}": energy_flux(self.photons, grid.energy, band) for band in FLUX_BANDS}
         return known | hardness_ratios(self.photons, grid.energy)
 
 

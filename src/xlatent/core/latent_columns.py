@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from xlatent.core.bands import BANDS, FLUX_BANDS, HARDNESS_RATIOS, column_suffix
 from xlatent.core.errors import ParameterError
 
 if TYPE_CHECKING:  # which takes as long to load as everything else that embeds a spectrum
@@ -60,13 +61,14 @@ def _schema() -> Iterator[ColumnInfo]:
     yield ColumnInfo("cstat_expected", float, "", "stat.fit.goodness;stat.mean", "Mean of cstat if the model is true")
     meaning = "Standard deviation of cstat if the model is true"
     yield ColumnInfo("cstat_sigma", float, "", "stat.fit.goodness;stat.stdev", meaning)
-    energies = {"b": "0.5-7", "s": "0.5-1.2", "m": "1.2-2", "h": "2-7", "0p5_2": "0.5-2", "2_8": "2-8"}
     for prefix, kind, unit in (("photflux", "Photon flux", "photon cm-2 s-1"), ("flux", "Energy flux", "erg cm-2 s-1")):
-        for band, energy in energies.items():
-            yield from _with_limits(f"{prefix}_{band}", unit, "phot.flux;em.X-ray", f"{kind}, {energy} keV")
-    for hard, soft in ("hm", "hs", "ms"):
+        for band in FLUX_BANDS:
+            lo, hi = BANDS[band]
+            name, meaning = f"{prefix}_{column_suffix(band)}", f"{kind}, {lo:g}-{hi:g} keV"
+            yield from _with_limits(name, unit, "phot.flux;em.X-ray", meaning)
+    for name, (hard, soft) in HARDNESS_RATIOS.items():
         meaning = f"Hardness ratio ({hard} - {soft}) / ({hard} + {soft}) of photon fluxes of the reconstruction"
-        yield from _with_limits(f"hard_{hard}{soft}", "", "phot.color;em.X-ray", meaning)
+        yield from _with_limits(name, "", "phot.color;em.X-ray", meaning)
     yield ColumnInfo("source", str, "", "meta.id;src", "Source that the spectrum is of, where several may be of one")
     yield ColumnInfo("object", str, "", "meta.id;src", "Object as the file calls it")
     yield ColumnInfo("telescope", str, "", "meta.id;instr.tel", "Telescope")

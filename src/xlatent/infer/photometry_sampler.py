@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from scipy.special import logsumexp, ndtri, stdtrit
 from scipy.stats import qmc
 
-from xlatent.core.bands import BANDS, HARDNESS_RATIOS, column, energy_flux, hardness, photon_flux
+from xlatent.core.bands import BANDS, HARDNESS_RATIOS, column_suffix, energy_flux, hardness, photon_flux
 from xlatent.core.grid import ModelGrid
 from xlatent.infer.importance import (
     DOF,
@@ -26,7 +26,7 @@ from xlatent.infer.refine import AMPLITUDE_WIDTH, Decoder
 # What can be measured, by the names of `LatentTable`: the band and the integral over it. Narrow bands come first and
 # photon fluxes before energy fluxes: of measurements that share photons only the first is used.
 FLUXES: dict[str, tuple[str, Callable[..., Any]]] = {
-    f"{prefix}_{column(band)}": (band, integral)
+    f"{prefix}_{column_suffix(band)}": (band, integral)
     for band in ("s", "m", "h", "0.5-2", "2-8", "b")
     for prefix, integral in (("photflux", photon_flux), ("flux", energy_flux))
 }

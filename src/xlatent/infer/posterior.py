@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from xlatent.core.bands import BANDS, FLUX_BANDS, column, energy_flux, photon_flux
+from xlatent.core.bands import BANDS, FLUX_BANDS, column_suffix, energy_flux, photon_flux
 from xlatent.core.errors import ParameterError
 from xlatent.core.grid import ModelGrid
 from xlatent.core.latents import LatentTable
@@ -204,7 +204,7 @@ class Posterior:
             )
         for band in FLUX_BANDS:
             if BANDS[band] == (lo, hi):
-                name = f"{'photflux' if photons else 'flux'}_{column(band)}"
+                name = f"{'photflux' if photons else 'flux'}_{column_suffix(band)}"
                 return Interval(*(float(self.table.values(name + end)[0]) for end in ("", "_lolim", "_hilim")))
         integral = photon_flux if photons else energy_flux
         lolim, median, hilim = quantiles(integral(self._photons, self.grid.energy, (float(lo), float(hi)))).tolist()

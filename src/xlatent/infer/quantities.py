@@ -7,14 +7,14 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy.special import stdtrit
 
-from xlatent.core.bands import FLUX_BANDS, HARDNESS_RATIOS, column, flux_weights, hardness
+from xlatent.core.bands import FLUX_BANDS, HARDNESS_RATIOS, column_suffix, flux_weights, hardness
 from xlatent.core.grid import ModelGrid
 from xlatent.infer.decoder_errors import LARGEST
 from xlatent.infer.refine import Decoder, RefinedFits
 
 N_DRAWS = 100
 LEVELS = (0.15865, 0.5, 0.84135)  # the central 68 %
-FLUX_COLUMNS = tuple(f"{kind}_{column(band)}" for kind in ("photflux", "flux") for band in FLUX_BANDS)
+FLUX_COLUMNS = tuple(f"{kind}_{column_suffix(band)}" for kind in ("photflux", "flux") for band in FLUX_BANDS)
 _STEP = 0.05  # in z, of a derivative
 # Draws are decoded where ln(flux) is known to this in any band, and where errors of the decoder, which are not linear
 # then, are more than this share of the variance of any latent.
@@ -161,7 +161,7 @@ def quantities(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> dict[str, Flo
     Medians and the 15.87 and 84.13 per cent quantiles of the draws, as columns of `LatentTable`.
     """
     per_draw = dict(zip(FLUX_COLUMNS, np.moveaxis(fluxes, 2, 0), strict=True))
-    photons = {band: per_draw[f"photflux_{column(band)}"] for band in FLUX_BANDS}
+    photons = {band: per_draw[f"photflux_{column_suffix(band)}"] for band in FLUX_BANDS}
     per_draw |= {name: hardness(photons[hard], photons[soft]) for name, (hard, soft) in HARDNESS_RATIOS.items()}
     lolim, median, hilim = quantiles(np.stack(list(per_draw.values())), axis=2)
     columns: dict[str, np.ndarray] = {}

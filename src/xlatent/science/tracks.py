@@ -8,6 +8,7 @@ from astropy.table import Table
 from jaxtyping import Float, Shaped
 
 from xlatent.core.absorption import cross_section
+from xlatent.core.bands import FIT_BAND
 from xlatent.core.errors import ParameterError
 from xlatent.core.latents import LatentTable
 from xlatent.science.measurement import GaussianLikelihood, remove_prior
@@ -15,7 +16,6 @@ from xlatent.science.measurement import GaussianLikelihood, remove_prior
 Decode = Callable[[Float[np.ndarray, "n 8"]], Float[np.ndarray, "n n_energy"]]
 """Photons per bin at z, up to a factor, as ``LatentModel.decode`` gives them."""
 
-_BAND = (0.5, 8.0)  # keV, where Chandra says most
 _STEP = 0.05  # of z, for slopes of the decoder
 _PRIOR_WIDTH = 2.0  # of z in latents that a source does not measure, where the prior has 1
 _MAX_SPREAD = 3.0  # most that z adds to the variance of what is tested, where noise adds 1
@@ -149,7 +149,7 @@ def physical_directions(
     >>> slope.round(1).tolist()
     [-1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
-    inside = (energy >= _BAND[0]) & (energy <= _BAND[1])
+    inside = (energy >= FIT_BAND[0]) & (energy <= FIT_BAND[1])
     steps = _STEP * np.eye(len(z))
     slopes = np.log(decode(z + steps) / decode(z - steps))[:, inside].T / (2.0 * _STEP)
     weight = decode(z[None])[0, inside]
