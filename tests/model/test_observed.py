@@ -133,6 +133,12 @@ def test_what_is_of_no_use_is_passed_over_and_counted(tmp_path, spectra):
     assert torch.isfinite(batch.counts).all() and torch.isfinite(batch.unit).all()
 
 
+def test_it_is_told_how_far_reading_is(folder):
+    told = []
+    Observed(folder, GRID, lambda *step: told.append(step))
+    assert told == [("Reading the store", done, 56) for done in range(1, 57)]  # 8 of 64 are for tests
+
+
 # -- held-out counts
 
 

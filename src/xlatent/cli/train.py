@@ -2,12 +2,14 @@
 
 import os
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from xlatent.cli.ui import torch_needed
+from xlatent.cli.ui import progress_bar, torch_needed
 from xlatent.core.errors import XlatentWarning
 
 
@@ -45,10 +47,10 @@ def train(
     from xlatent.core.bundle import locate
     from xlatent.core.grid import ModelGrid
 
-    with joined(output) as processes:
+    with joined(output) as processes, _bars() as progress:
         say = typer.echo if processes.first else lambda text: None
         weights = None if start is None else locate(start) / "weights.safetensors"
-        observed = None if data is None else Observed(data, ModelGrid())
+        observed = None if data is None else Observed(data, ModelGrid(), progress)
         if observed is not None:
             say(f"{data}: {len(observed.train)} spectra to train on, {len(observed.validation)} to judge by")
             if observed.passed_over and processes.first:
@@ -59,6 +61,23 @@ def train(
             data=observed, report=_held_out, batches=batches, processes=processes,
         )  # fmt: skip
         say(f"{checkpoint} written; make a model of it with: xlatent export {output} --output BUNDLE --name NAME")
+
+
+@contextmanager
+def _bars() -> Iterator[Callable[[str, int, int], None]]:
+    """Show one progress bar after the other, each for as long as it is not full."""
+    with ExitStack() as shown:
+        bars: dict[str, Callable[..., None]] = {}
+
+        def show(what: str, done: int, total: int) -> None:
+            if what not in bars:
+                bars[what] = shown.enter_context(progress_bar(what, total))
+            bars[what](done)
+            if done == total:
+                bars.clear()
+                shown.close()
+
+        yield show
 
 
 def _held_out(line: dict[str, Any]) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from xlatent.core.atomic import atomic
 from xlatent.core.errors import ModelError, ParameterError
 from xlatent.core.grid import ModelGrid
 
@@ -129,10 +130,15 @@ def read_info(folder: Path) -> BundleInfo:
 
 
 def write_info(info: BundleInfo, folder: Path) -> None:
-    """Write a bundle's description, whole or not at all."""
-    partial = folder / f"{INFO}.part"
-    partial.write_text(json.dumps(info.model_dump(), indent=1, ensure_ascii=False) + "\n")
-    partial.replace(folder / INFO)
+    """Write a bundle's description, whole or not at all.
+
+    Raises
+    ------
+    WriteError
+        If it cannot be written.
+    """
+    with atomic(folder / INFO) as temporary:
+        temporary.write_text(json.dumps(info.model_dump(), indent=1, ensure_ascii=False) + "\n")
 
 
 def sha256(path: Path) -> str:

@@ -28,6 +28,17 @@ class ModelGrid:
     n_chan : int
         Number of detector bins. Their widths grow as the square root of energy, as the resolution of a silicon
         detector limited by charge statistics does.
+
+    Raises
+    ------
+    ParameterError
+        If the ranges do not lie within each other.
+
+    Examples
+    --------
+    >>> grid = ModelGrid()
+    >>> grid.energy.shape, grid.chan[[0, -1]].round(6).tolist()
+    ((257,), [0.5, 8.0])
     """
 
     energy_lo: float = 0.3
@@ -70,7 +81,7 @@ class ModelGrid:
         return self.energy_mid**-1.7 * self.energy_width
 
     def channel_bins(self, response: Response) -> Int[np.ndarray, " n_chan_native"]:
-        """Detector bin that holds the centre of each native channel, -1 outside the grid.
+        """Find the detector bin that holds the centre of each native channel, -1 outside the grid.
 
         Whole channels are assigned, never split, so that counts on the grid stay Poisson and the projected response
         stays exact.
@@ -93,7 +104,7 @@ class ModelGrid:
     def native_response(
         self, response: Response, mask: Bool[np.ndarray, " n_chan_native"]
     ) -> Float[np.ndarray, "n_energy n_selected"]:
-        """Response from intrinsic bins to the selected native channels, in cm².
+        """Project a response from intrinsic bins to the selected native channels, in cm².
 
         Photons are taken as uniform in energy within an intrinsic bin, which is shared among the response's own
         energy bins by overlap; photons where the response has no energies are lost, as they are in the telescope.
@@ -138,7 +149,7 @@ class ModelGrid:
         return np.asarray((self.overlap(response) @ (response.redistribution @ gather)).toarray())
 
     def overlap(self, response: Response) -> scipy.sparse.csr_array:
-        """Area times the fraction of each intrinsic bin in each native energy bin, ``[n_energy, n_native]``."""
+        """Find area times the fraction of each intrinsic bin in each native energy bin, ``[n_energy, n_native]``."""
         lo, hi = response.energy_lo, response.energy_hi
         first = np.clip(np.searchsorted(self.energy, lo, side="right") - 1, 0, self.n_energy - 1)
         last = np.clip(np.searchsorted(self.energy, hi, side="left") - 1, 0, self.n_energy - 1)
@@ -153,7 +164,7 @@ class ModelGrid:
 
 
 def reference_response_moments(weights: Any, matrix: Any, log_energy: Any) -> tuple[Any, Any]:
-    """How each detector bin sees the reference spectrum: how many photons, and how sharply.
+    """Fold the reference spectrum: how many of its photons each detector bin sees, and how sharply.
 
     Parameters
     ----------

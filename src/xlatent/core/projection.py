@@ -189,9 +189,9 @@ def background_mean(off: Float[np.ndarray, " n_selected"]) -> tuple[Float[np.nda
     Examples
     --------
     >>> import numpy as np
-    >>> mean, averaged = background_mean(np.array([10.0, 12.0, 8.0, 10.0]))
+    >>> mean, averaged = background_mean(np.array([30.0, 50.0, 40.0, 40.0]))
     >>> averaged, mean.round(1).tolist()
-    (10.0, [10.2, 10.2, 9.9, 9.8])
+    (2.5, [34.2, 43.5, 42.0, 40.1])
     """
     averaged = min(max(_ENOUGH_COUNTS / max(float(off.mean()), 1e-9), 1.0), _MOST_CHANNELS)
     if averaged == 1.0:

@@ -50,6 +50,14 @@ def compare(a: Float[np.ndarray, "n latents_a"], b: Float[np.ndarray, "n latents
     ------
     ParameterError
         If there are fewer than 50 spectra.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> a = rng.standard_normal((100, 3))
+    >>> found = compare(a, 2.0 * a[:, ::-1])
+    >>> found.r2.round(3).tolist(), found.match.tolist()
+    ([1.0, 1.0, 1.0], [2, 1, 0])
     """
     from scipy.optimize import linear_sum_assignment
 
@@ -68,7 +76,7 @@ def compare(a: Float[np.ndarray, "n latents_a"], b: Float[np.ndarray, "n latents
 
 
 def _fit(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Coefficients of y on x, the constant's last."""
+    """Fit y as a linear function of x; the constant is the last coefficient."""
     return np.linalg.lstsq(np.column_stack([x, np.ones(len(x))]), y, rcond=None)[0]
 
 

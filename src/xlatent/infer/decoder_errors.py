@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Float32
 
+from xlatent.core.atomic import atomic
+
 FILE = "model_errors.npz"
 LARGEST = 2.0  # of ln(photons per bin): beyond lies what no counts of the spectrum say
 _FLOOR = 1e-5  # share of the counts below which a bin's error grows no further
@@ -48,11 +50,15 @@ class ModelErrors:
             return cls(found["shapes"], **numbers)
 
     def save(self, path: Path) -> None:
-        """Write the file of a bundle, whole or not at all."""
-        partial = path.with_suffix(".part")
-        with partial.open("wb") as stream:
-            np.savez(stream, shapes=self.shapes, typical=self.typical, spread=self.spread, largest=self.largest)
-        partial.replace(path)
+        """Write the file of a bundle, whole or not at all.
+
+        Raises
+        ------
+        WriteError
+            If it cannot be written.
+        """
+        with atomic(path) as temporary:
+            np.savez(temporary, shapes=self.shapes, typical=self.typical, spread=self.spread, largest=self.largest)
 
     @cached_property
     def _sizes(self) -> Float[np.ndarray, " steps"]:
@@ -65,7 +71,7 @@ class ModelErrors:
         mean: Float[np.ndarray, " n"],
         variance: Float[np.ndarray, " n"],
     ) -> Float[np.ndarray, " n"]:
-        """Posterior mean of τ² from by how much the statistic exceeds its expected value.
+        """Estimate τ², by its posterior mean, from by how much the statistic exceeds its expected value.
 
         Parameters
         ----------
@@ -82,7 +88,7 @@ class ModelErrors:
 
 
 def weight(counts: Float[np.ndarray, "*n n_energy"]) -> Float[np.ndarray, "*n n_energy"]:
-    """Return by how much errors of ln(photons) are larger than those of evenly spread counts would be.
+    """Compute by how much errors of ln(photons) are larger than those of evenly spread counts would be.
 
     Parameters
     ----------
@@ -121,7 +127,7 @@ def propagate_decoder_errors(
     excess: Float[np.ndarray, " n"],
     sigma: Float[np.ndarray, " n"],
 ) -> DecoderErrorShift:
-    """Work out how errors of the decoder move the fits of spectra.
+    """Propagate errors of the decoder into the fits of spectra.
 
     The fit minimises a statistic that knows nothing of such errors, so that each shifts it as data would that were
     wrong by as much: with J the slopes, V the variance of the counts, P the prior's precision and D the change of the

@@ -1,4 +1,4 @@
-"""A loaded model: spectra in, a table of latents or a reconstruction out."""
+"""A loaded model: spectra in, a table of latents, a posterior or a reconstruction out."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
@@ -61,6 +61,12 @@ def load_model(name: str | Path = DEFAULT_MODEL, *, threads: int = 0) -> "Latent
     ------
     ModelError
         If there is no such bundle, or it is damaged.
+
+    Examples
+    --------
+    >>> import xlatent as xl
+    >>> xl.load_model("paper-8").info.latents
+    8
     """
     folder = locate(name)
     info = read_info(folder)
@@ -86,6 +92,15 @@ class LatentModel:
         Of the decoder, where they are known.
     fluxes : onnxruntime.InferenceSession, optional
         Of ``fluxes.onnx``; without it draws are decoded for their fluxes.
+
+    Attributes
+    ----------
+    info : BundleInfo
+    errors : ModelErrors or None
+    grid : ModelGrid
+        Energies of photon spectra (``grid.energy``) and of counts.
+    projector : Projector
+        Keeps responses on the grid for spectra that share them; threads may share a model.
     """
 
     def __init__(
@@ -225,7 +240,7 @@ class LatentModel:
         return photons.reshape(*z.shape[:-1], self.grid.n_energy)
 
     def reconstruct(self, spectrum: Spectrum, *, refine: bool = True, posterior: str = "gaussian") -> Reconstruction:
-        """Say what the model makes of one spectrum: expected counts, photon spectrum, and the table's row.
+        """Reconstruct one spectrum: expected counts, photon spectrum, and the table's row.
 
         Parameters
         ----------
@@ -234,10 +249,22 @@ class LatentModel:
         refine, posterior
             As in `embed`.
 
+        Returns
+        -------
+        Reconstruction
+
         Raises
         ------
         ParameterError, ResponseError
             As in `embed`.
+
+        Examples
+        --------
+        >>> import xlatent as xl
+        >>> from importlib.resources import files
+        >>> [spectrum, *_] = xl.read_all(str(files("xlatent") / "sample" / "*.pha*"))
+        >>> xl.load_model().reconstruct(spectrum).photons.shape
+        (256,)
         """
         self.info.check_posterior(posterior, refine)
         observation = prepare(spectrum, self.projector)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32
 
+from xlatent.core.atomic import atomic
 from xlatent.core.statistics import expected_wstat
 
 FILE = Path(__file__).with_name("expected_wstat.npz")
@@ -20,7 +21,7 @@ _FINER = 4  # steps between two points of the file, so close that the table is s
 def expected_statistic(
     source: Float[np.ndarray, " *shape"], background: Float[np.ndarray, " *shape"], alpha: Float[np.ndarray, " *shape"]
 ) -> tuple[Float[np.ndarray, " *shape"], Float[np.ndarray, " *shape"]]:
-    """Mean and variance of the W statistic of each channel if the model is true, to about 1 %.
+    """Interpolate mean and variance of the W statistic of each channel if the model is true, to about 1 %.
 
     Parameters
     ----------
@@ -34,6 +35,12 @@ def expected_statistic(
     Returns
     -------
     mean, variance : arrays
+
+    Examples
+    --------
+    >>> mean, variance = expected_statistic(np.array([100.0]), np.array([0.0]), np.array([0.0]))
+    >>> mean.round(2).tolist(), variance.round(1).tolist()
+    ([1.0], [2.0])
     """
     counts = source + background
     place, shares = 0, []
@@ -83,7 +90,7 @@ def _fine() -> list[Float32[np.ndarray, "a b c"]]:
 
 
 def tabulate() -> tuple[Float32[np.ndarray, "a b c"], Float32[np.ndarray, "a b c"]]:
-    """Coefficients of the cubic splines through exact means and variances."""
+    """Compute coefficients of the cubic splines through exact means and variances."""
     from scipy.ndimage import spline_filter
 
     source, background, alpha = (np.logspace(low, high, n) for low, high, n in zip(_LOW, _HIGH, _POINTS, strict=True))
@@ -113,4 +120,5 @@ def _read() -> tuple[np.ndarray, np.ndarray]:
 
 if __name__ == "__main__":
     mean, variance = tabulate()
-    np.savez_compressed(FILE, mean=mean, variance=variance)
+    with atomic(FILE) as temporary:
+        np.savez_compressed(temporary, mean=mean, variance=variance)

@@ -128,7 +128,7 @@ def encode(
 def undo_beta_weighting(
     mean: Float[np.ndarray, "n latents"], covariance: Float[np.ndarray, "n latents latents"], beta: float
 ) -> tuple[Float[np.ndarray, "n latents"], Float[np.ndarray, "n latents latents"]]:
-    """Posterior under the whole prior, from one learnt with the divergence weighted by ``beta``.
+    """Correct a posterior for the whole prior, where it was learnt with the divergence weighted by ``beta``.
 
     With data of precision Λ, maximising the likelihood minus β times the divergence gives a Gaussian of precision
     Q = Λ/β + 1 and mean (Λ + β)⁻¹Λx where the posterior has P = Λ + 1 and (Λ + 1)⁻¹Λx. So P = 1 + β(Q - 1), and the

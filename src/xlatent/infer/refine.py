@@ -155,7 +155,7 @@ def _restart(
     starts: list[Float[np.ndarray, "_ latents"]],
     frozen: bool,
 ) -> None:
-    """Walk with some spectra of each group from other starts, and keep where they come to if it is better."""
+    """Fit some spectra of each group again from other starts, and keep what is found if it is better."""
     if not sum(map(len, chosen)):
         return
     observations = [fits.observations[i] for fits, rows in zip(groups, chosen, strict=True) for i in rows]
@@ -168,7 +168,7 @@ def _restart(
 
 
 def _levenberg_marquardt(fits: "_BatchedFit", frozen: bool, iterations: int) -> Int[np.ndarray, " _"]:
-    """Go down to where the gradient of each spectrum's objective vanishes; give those that are not there yet."""
+    """Minimise the objective of each spectrum by damped steps; give those that have not converged yet."""
     n, dim = fits.theta.shape
     free = slice(dim - 1 if frozen else 0, None)
     damping = np.full(n, 0.1)
@@ -210,12 +210,12 @@ def _levenberg_marquardt(fits: "_BatchedFit", frozen: bool, iterations: int) -> 
 
 
 def net_counts(o: Observation) -> float:
-    """Source counts above the background, at least one."""
+    """Estimate the source counts above the background, at least one."""
     return max(float(np.sum(o.n_on - o.alpha * o.n_off)), 1.0)
 
 
 def amplitude_centre(decoder: Decoder, observations: list[Observation], latents: int) -> Float[np.ndarray, " n"]:
-    """Centre of the wide prior of ln(amplitude): where the spectrum at z = 0 gives the net counts (at least one)."""
+    """Find the centre of the wide prior of ln(amplitude), where the spectrum at z = 0 gives the `net_counts`."""
     typical = np.exp(decoder.log_flux(np.zeros((1, latents)))[0])
     return np.array([np.log(net_counts(o) / float(np.sum(typical @ o.matrix))) for o in observations])
 
@@ -223,7 +223,7 @@ def amplitude_centre(decoder: Decoder, observations: list[Observation], latents:
 def source_counts(
     o: Observation, theta: Float[np.ndarray, "m latents_1"], log_flux: Float[np.ndarray, "m n_energy"]
 ) -> Float[np.ndarray, "m n_selected"]:
-    """Expected source counts at ``m`` points (z, ln amplitude), with the decoder's ln(photons per bin) there."""
+    """Compute expected source counts at ``m`` points (z, ln amplitude) from the decoder's ln(photons per bin) there."""
     return np.exp(log_flux + theta[:, -1:]) @ o.matrix + _COUNT_FLOOR
 
 
@@ -234,7 +234,7 @@ def objective(
     prior_mean: Float[np.ndarray, " latents_1"],
     precision: Float[np.ndarray, " latents_1"],
 ) -> Float[np.ndarray, " m"]:
-    """Return minus twice the ln of the posterior density of one spectrum, up to a constant, at ``m`` points.
+    """Compute minus twice the ln of the posterior density of one spectrum, up to a constant, at ``m`` points.
 
     The statistic on the averaged background (C without one) plus the prior's share.
 
@@ -271,7 +271,7 @@ class _BatchedFit:
     decoder : Decoder
     observations : list of Observation
     z : array [n, latents]
-        Where to begin, with the amplitude that the net counts want.
+        Where to begin, with the amplitude at which the net counts are expected.
     fixed : bool
         Whether z stays there.
     """
@@ -327,7 +327,7 @@ class _BatchedFit:
     def derivatives(
         self, rows: Int[np.ndarray, " m"], free: slice = slice(None)
     ) -> tuple[Float[np.ndarray, "m free"], Float[np.ndarray, "m free free"]]:
-        """Half the gradient of the objective, and its expected curvature, in what is free to move."""
+        """Compute half the gradient of the objective, and its expected curvature, in what is free to move."""
         source, n_on = self._source[rows], self._n_on[rows]
         relative = self._relative[:, free][rows]
         pull = source - n_on * (source / (source + self._alpha[rows] * self._background_mle[rows]))
@@ -373,7 +373,7 @@ class _BatchedFit:
         self._relative[rows, :, :width] = other._relative[theirs, :, :width]
 
     def statistic(self, rows: Int[np.ndarray, " m"]) -> Float[np.ndarray, "3 m"]:
-        """W statistic of each spectrum, its expected value and its standard deviation."""
+        """Compute the W statistic of each spectrum, its expected value and its standard deviation."""
         source, scale = self._source[rows], self._scale[rows]
         measured = wstat(self._n_on[rows], self._n_off[rows], source, scale)
         mean, variance = expected_statistic(source, self._background[rows], scale)
@@ -383,7 +383,7 @@ class _BatchedFit:
     def posterior(
         self, fit: Float[np.ndarray, "3 n"], proposal: np.ndarray | None, errors: ModelErrors | None
     ) -> RefinedFits:
-        """Covariance at the present points, with their `statistic`; that of the proposal for z, where there is one."""
+        """Compute the covariance at the present points; z keeps that of the proposal, where there is one."""
         n, latents = len(self.theta), self.theta.shape[1] - 1
         everything = np.arange(n)
         statistic, expected, sigma = fit
@@ -422,7 +422,7 @@ class _BatchedFit:
         )  # fmt: skip
 
     def _gather(self) -> list[Float32[np.ndarray, "width n_chan"]]:
-        """Matrices from padded channels to detector bins, one for each response."""
+        """Make matrices from padded channels to detector bins, one for each response."""
         out = []
         for bins, area in zip(self._bins, self._on_grid, strict=True):
             matrix = np.zeros((self._n_on.shape[1], area.shape[1]), dtype=np.float32)
@@ -434,7 +434,7 @@ class _BatchedFit:
     def _fold(
         self, rows: Int[np.ndarray, " m"], photons: Float32[np.ndarray, "m k n_energy"]
     ) -> Float32[np.ndarray, "m k width"]:
-        """Counts of photon spectra seen through the responses of the rows."""
+        """Fold photon spectra through the responses of the rows."""
         out = self._through(rows, photons, self._responses)
         out *= self._exposure[rows, None, None]
         return out
@@ -445,7 +445,7 @@ class _BatchedFit:
         vectors: Float32[np.ndarray, "m k l"],
         matrices: list[Float32[np.ndarray, "l _"]],
     ) -> Float32[np.ndarray, "m k widest"]:
-        """Vectors of the rows times what their responses have of some matrices, padded."""
+        """Multiply vectors of the rows by what their responses have of some matrices, padded."""
         m, k, length = vectors.shape
         out = np.zeros((m, k, max(matrix.shape[1] for matrix in matrices)), dtype=np.float32)
         numbers = self._response_of[rows]
@@ -459,7 +459,7 @@ class _BatchedFit:
     def _evaluated(
         self, rows: np.ndarray, theta: np.ndarray, folded: Float32[np.ndarray, "m width"]
     ) -> tuple[Float[np.ndarray, " m"], Float32[np.ndarray, "m width"], Float32[np.ndarray, "m width"]]:
-        """Objective, expected source counts and fitted background, from the counts at amplitude one."""
+        """Compute objective, expected source counts and fitted background, from the counts at amplitude one."""
         source = folded * np.exp(theta[:, -1:]).astype(np.float32) + np.float32(_COUNT_FLOOR)
         measured = self._n_on[rows], self._off[rows], source, self._alpha[rows]
         behind = wstat_background(*measured)

@@ -1,7 +1,7 @@
 """Real spectra as training data: which of a store are of use, in what order they come, and what held-out counts say."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,6 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from rich.console import Console
-from rich.progress import track
 
 from xlatent.core.errors import ParameterError
 from xlatent.core.grid import ModelGrid
@@ -42,6 +40,8 @@ class Observed:
         Of the store; a folder or a URL.
     grid
         That of the model.
+    progress : callable, optional
+        Called with what is being done (reading the store, scoring), how much of it is done, and of how much.
 
     Attributes
     ----------
@@ -60,14 +60,17 @@ class Observed:
         If it has no splits, or nothing of use in ``train`` or in ``validation``.
     """
 
-    def __init__(self, path: str | Path, grid: ModelGrid) -> None:
+    def __init__(
+        self, path: str | Path, grid: ModelGrid, progress: Callable[[str, int, int], None] | None = None
+    ) -> None:
         self.grid = grid
+        self._progress = progress
         self._store = open_store(path)
         self._projector = Projector(grid, _MOST_RESPONSES)
         splits = np.array(self._store.columns(["split"]).column("split").to_pylist(), dtype=object)
         useful: dict[str, list[int]] = {"train": [], "validation": []}
         self.passed_over: Counter[str] = Counter()
-        for i in _bar("Reading the store", np.flatnonzero(np.isin(splits, list(useful))).tolist()):
+        for i in self._told("Reading the store", np.flatnonzero(np.isin(splits, list(useful))).tolist()):
             reason = exclusion_reason(self._store[i], grid)
             if reason:
                 self.passed_over[reason] += 1
@@ -91,11 +94,11 @@ class Observed:
 
     @property
     def reasons(self) -> str:
-        """Why spectra were passed over, and how many."""
+        """Reasons for which spectra were passed over, and how many."""
         return ", ".join(f"{n} {reason}" for reason, n in self.passed_over.most_common())
 
     def batch(self, seed: int, step: int, size: int, device: torch.device) -> Views:
-        """The spectra of one step of training; each is used once before any is used again.
+        """Take the spectra of one step of training; each is used once before any is used again.
 
         In every epoch the shards are shuffled, and the spectra within each: the order depends on ``(seed, epoch)``
         alone, so that step ``step`` of a resumed run sees what it would have seen.
@@ -129,7 +132,7 @@ class Observed:
         return *summed, alpha.mean(), seen.unit, seen.spread, seen.on_grid
 
     def held_out(self, model: Autoencoder) -> Float[np.ndarray, " n"]:
-        """Poisson deviance of one half of each validation spectrum's counts under what the other half says.
+        """Score a model: Poisson deviance of half of each validation spectrum's counts under what the other half says.
 
         Every spectrum is split in two by `split_counts`, always in the same way. The mean of the encoder's posterior of
         the first half is decoded, with the amplitude most likely for that half and the background of that half; the
@@ -142,7 +145,7 @@ class Observed:
         """
         device = next(model.parameters()).device
         scores = []
-        for start in _bar("Held-out score", range(0, len(self.validation), _CHUNK)):
+        for start in self._told("Held-out score", range(0, len(self.validation), _CHUNK)):
             pairs = [
                 split_counts(self._store[int(i)], np.random.default_rng([int(i), 2]))
                 for i in self.validation[start : start + _CHUNK]
@@ -151,15 +154,16 @@ class Observed:
             scores.append(score(model, seen, other.counts).cpu().numpy())
         return np.concatenate(scores).astype(np.float64)
 
-
-def _bar(what: str, numbers: Sequence[int]) -> Iterable[int]:
-    """Go through numbers behind a progress bar, if stderr is a terminal."""
-    console = Console(stderr=True)
-    return track(numbers, what, console=console, transient=True, disable=not console.is_terminal)
+    def _told(self, what: str, numbers: Sequence[int]) -> Iterator[int]:
+        """Go through numbers and tell how many are done."""
+        for done, number in enumerate(numbers, start=1):
+            yield number
+            if self._progress is not None:
+                self._progress(what, done, len(numbers))
 
 
 def exclusion_reason(spectrum: Spectrum, grid: ModelGrid) -> str | None:
-    """Why a spectrum cannot be trained on, as the end of "12 ..."; None if it can."""
+    """Say why a spectrum cannot be trained on, as the end of "12 ..."; None if it can."""
     response = spectrum.response
     if response is None:
         return "without response"
@@ -196,7 +200,7 @@ def split_counts(spectrum: Spectrum, rng: np.random.Generator) -> tuple[Spectrum
 
 @torch.no_grad()
 def score(model: Autoencoder, seen: Views, other: torch.Tensor) -> torch.Tensor:
-    """Deviance of counts ``other`` [n, n_chan] under what the model makes of ``seen`` [n]."""
+    """Compute the deviance of counts ``other`` [n, n_chan] under what the model makes of ``seen`` [n]."""
     mean, _ = model.encoder(seen.counts, seen.off, seen.unit, seen.spread, seen.scale)
     shape = seen.fold(torch.exp(model.decoder(mean))) + 1e-12
     amplitude = profiled_amplitude(seen.counts, shape, seen.background + 1e-7)
