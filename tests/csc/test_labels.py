@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 from xlatent.cli.csc_label import label
 from xlatent.cli.main import _Plain
-from xlatent.core.errors import ReadError, XlatentWarning
+from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
 from xlatent.core.taxonomy import CLASSES
 from xlatent.csc import labels, matching
 
@@ -456,6 +456,17 @@ def test_command_labels_from_simbad_and_reports_conflicts(xlatent_csc, selected,
     assert table.meta["release"] == "2.1"
     assert len(set(table["split"][:2])) == 1
     assert server.places == [3]  # each source once
+
+
+def test_a_selection_is_labelled_from_python(selected, tmp_path):
+    (tmp_path / "mine.csv").write_text("ra,dec,class\n250,0,HMXB\n83,22,NS\n83,22,LMXB\n")
+    labelled = matching.label_selection(selected, tmp_path / "mine.csv", seed=3)
+    assert labelled.meta["labels"] == "mine.csv" and labelled.meta["split_seed"] == 3
+    found = matching.count_labels(labelled)
+    assert (found.detections, found.sources, found.classes) == (4, 3, {"HMXB": 1})
+    assert found.conflicts == {"B": "LMXB, NS"}
+    with pytest.raises(ParameterError, match="leave them out"):
+        matching.label_selection(selected, tmp_path / "mine.csv", server="localhost")
 
 
 def test_command_takes_vizier_by_default_and_a_file_offline(xlatent_csc, selected, server, tmp_path):

@@ -182,6 +182,13 @@ def test_numbers_and_flags_that_come_as_text_are_understood():
         _standardise(answer["obsid",], columns[:2], "the service")
 
 
+@pytest.mark.parametrize("cone", [Cone(361.0, 0.0, 1.0), Cone(0.0, 91.0, 1.0), Cone(0.0, 0.0, 0.0)])
+def test_a_cone_that_is_none_is_told_before_anything_is_asked(catalogue, service, cone):
+    with pytest.raises(ParameterError, match="radius above 0"):
+        catalogue.select(LIMITS, cone=cone)
+    assert not service.requests
+
+
 def test_limits_are_obeyed(catalogue):
     assert set(
         catalogue.select(Limits(min_counts=15.0, min_significance=2.0), cone=Cone(10.7, 41.26, 0.1))["obsid"]

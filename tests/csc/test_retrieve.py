@@ -223,7 +223,21 @@ def test_killed_in_the_middle_and_run_again_nothing_comes_twice(archive, folder,
     )
 
 
-def test_files_in_place_but_not_entered_are_entered(archive, four, folder):
+def test_an_interrupt_does_not_wait_for_a_silent_archive(four, folder):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/retrieve"
+        arguments = ["fetch", str(four), "--output", str(folder), "--service", url]
+        process = subprocess.Popen([sys.executable, "-c", PROCESS, *arguments])
+        connection, _ = silent.accept()
+        with connection:
+            assert connection.recv(4) == b"POST"
+            process.send_signal(signal.SIGINT)
+            assert process.wait(timeout=20) == 130
+    Manifest(folder).__exit__()  # the lock went with it
+
+
+def test_files_in_place_but_not_recorded_are_recorded(archive, four, folder):
     fetch(four, folder, archive.url)
     with closing(sqlite3.connect(folder / "manifest.sqlite")) as database, database:
         before = database.execute("SELECT obsid, obi, region_id, kind, file, sha256, bytes FROM product ORDER BY file")

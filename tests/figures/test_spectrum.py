@@ -83,8 +83,9 @@ def test_the_statistic_in_words(model, response, cstat, counts, words):
     changed = dataclasses.replace(made, table=LatentTable(columns))
     n = int(made.channels.sum())
     expected = f"= {cstat:.1f} on {n} channels; 500 ± 30 expected if the model is right: {words}"
-    assert describe_fit(changed, True) == f"W {expected}"
-    assert describe_fit(changed, False) == f"C {expected}"
+    assert describe_fit(changed) == f"W {expected}"
+    alone = dataclasses.replace(made.spectrum, background=None)
+    assert describe_fit(dataclasses.replace(changed, spectrum=alone)) == f"C {expected}"
 
 
 def texts(figure):
@@ -106,7 +107,7 @@ def test_a_figure_has_units_numbers_and_all_counts(model, response, counts, back
     labels = [label.get_text() for label in residuals.get_xticklabels()]
     assert labels == ["0.5", "1", "2", "5"]
     said = texts(figure)
-    assert describe_fit(made, background) in said
+    assert describe_fit(made) in said
     band = spectrum.band_counts(0.5, 8.0)
     assert f"{band.total:.6g}" in said
     if counts == 0:

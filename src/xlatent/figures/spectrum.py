@@ -135,6 +135,14 @@ def plot_reconstruction(reconstruction: Reconstruction, fig: Figure | None = Non
         `MIN_SIGNIFICANCE` errors above zero (or a quarter of the energy is reached); residuals; E² times the photon
         spectrum; the latents on their prior, a unit normal distribution; fluxes, hardness ratios and the fit
         statistic in words.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import xlatent as xl
+    >>> spectrum = xl.read(Path(xl.__file__).parent / "sample" / "sim17_000.pha.gz")
+    >>> plot_reconstruction(xl.load_model().reconstruct(spectrum))
+    <Figure size 960x660 with 5 Axes>
     """
     spectrum = reconstruction.spectrum
     with style():
@@ -157,14 +165,21 @@ def plot_reconstruction(reconstruction: Reconstruction, fig: Figure | None = Non
     return figure
 
 
-def describe_fit(reconstruction: Reconstruction, with_background: bool) -> str:
+def describe_fit(reconstruction: Reconstruction) -> str:
     """Say what the fit statistic means, in one sentence.
 
     Parameters
     ----------
     reconstruction : Reconstruction
-    with_background : bool
-        Whether the statistic is W (or C).
+        Its statistic is W with a background spectrum and C without.
+
+    Examples
+    --------
+    >>> from pathlib import Path
+    >>> import xlatent as xl
+    >>> spectrum = xl.read(Path(xl.__file__).parent / "sample" / "sim17_000.pha.gz")
+    >>> describe_fit(xl.load_model().reconstruct(spectrum))
+    'W = ... on ... channels; ... expected if the model is right: a good fit'
     """
     row = reconstruction.table.to_astropy()[0]
     found, expected, sigma = (float(row[name]) for name in ("cstat", "cstat_expected", "cstat_sigma"))
@@ -180,7 +195,7 @@ def describe_fit(reconstruction: Reconstruction, with_background: bool) -> str:
         verdict = "an acceptable fit"
     else:
         verdict = f"a poor fit, {excess:.0f} standard deviations off" if excess < 100 else "the model fails"
-    kind = "W" if with_background else "C"
+    kind = "W" if reconstruction.spectrum.background is not None else "C"
     return (
         f"{kind} = {found:.1f} on {n_channels} channels; {expected:.0f} ± {sigma:.0f} expected if the model is right: "
         f"{verdict}"
@@ -395,7 +410,7 @@ def _write_numbers(ax: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
     column(0.635, "photon flux (cm$^{-2}$ s$^{-1}$)", [_value(row, f"photflux_{name}") for name in _BANDS])
     column(0.84, "hardness ratios", list(HARDNESS_RATIOS))
     column(0.92, "", [_value(row, name) for name in HARDNESS_RATIOS])
-    ax.text(0.0, 0.06, describe_fit(made, spectrum.background is not None), va="center", fontweight="bold")
+    ax.text(0.0, 0.06, describe_fit(made), va="center", fontweight="bold")
     if row["flags"]:
         ax.text(1.0, 0.06, f"flags: {str(row['flags']).replace(',', ', ')}", va="center", ha="right", color=VERMILION)
 

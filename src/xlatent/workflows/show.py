@@ -73,7 +73,7 @@ def draw_file(
     [spectrum] = spectra
     reconstruction = loaded.reconstruct(spectrum, posterior=posterior)
     save(plot_reconstruction(reconstruction), output)
-    return describe_fit(reconstruction, spectrum.background is not None)
+    return describe_fit(reconstruction)
 
 
 def copy_sample(folder: str | Path) -> Path:
