@@ -7,9 +7,18 @@ from astropy.table import Table
 import xlatent as xl
 from xlatent.core.errors import ParameterError, ReadError, WriteError
 from xlatent.formats import latent_tables
+from xlatent.infer import photometry_sampler
 from xlatent.workflows.catalogue_rows import parse_columns
 
 COLUMNS = {"s": "Fs", "s_err": "e_Fs", "m": "Fm", "m_err": "e_Fm", "h": "Fh", "h_err": "e_Fh"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_bank():
+    """A small large bank, so that tests begin at once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(photometry_sampler, "_MANY", 2**14)
+        yield
 
 
 @pytest.fixture(scope="module")
