@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from xlatent.core.errors import ParameterError
 from xlatent.science.measurement import GaussianLikelihood
 
 _MAX_STEPS = 60
@@ -99,8 +98,12 @@ def select_population(
     ----------
     data : GaussianLikelihood
     candidates : tuple of int
-        Numbers of components to try, in rising order.
+        Numbers of components to try, one or more, in rising order.
     seed : int
+
+    References
+    ----------
+    Schwarz 1978, Annals of Statistics 6, 461.
 
     Examples
     --------
@@ -109,19 +112,22 @@ def select_population(
     >>> len(select_population(remove_prior(z, np.tile(0.1 * np.eye(8), (100, 1, 1)))).weights)
     1
     """
-    d = data.slopes.shape[-1]
-    best, lowest = None, np.inf
-    for n_components in candidates:
+    best = fit_population(data, candidates[0], seed)
+    lowest = _information_criterion(best, data)
+    for n_components in candidates[1:]:
         mixture = fit_population(data, n_components, seed)
-        log_likelihood = np.logaddexp.reduce(mixture.component_log_densities(data), axis=1).sum()
-        n_parameters = n_components * (1 + d + d * (d + 1) // 2) - 1
-        criterion = n_parameters * np.log(len(data)) - 2.0 * log_likelihood
-        if best is not None and criterion >= lowest:
+        if (criterion := _information_criterion(mixture, data)) >= lowest:
             break
         best, lowest = mixture, criterion
-    if best is None:
-        raise ParameterError("give one or more numbers of components to choose among")
     return best
+
+
+def _information_criterion(mixture: Population, data: GaussianLikelihood) -> float:
+    """Bayesian information criterion p ln n - 2 ln L."""
+    k, d = mixture.means.shape
+    n_parameters = k * (1 + d + d * (d + 1) // 2) - 1
+    log_likelihood = np.logaddexp.reduce(mixture.component_log_densities(data), axis=1).sum()
+    return float(n_parameters * np.log(len(data)) - 2.0 * log_likelihood)
 
 
 def _initial_population(data: GaussianLikelihood, n_components: int, seed: int) -> Population:

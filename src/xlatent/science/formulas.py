@@ -92,7 +92,9 @@ def find_formulas(
         y, sources = values[rows], every_source[rows]
         if has_enough_sources(target, y, sources, MIN_SOURCES):
             title, y = log_if_wide(target, y)
-            found += [{"target": title} | row for row in _search(title, names, inputs[rows], y, sources, seed)]
+            left_side = (r"\log_{10} " if title != target else "") + _latex(target)
+            for row in _search(names, inputs[rows], y, sources, seed):
+                found.append(row | {"target": title, "latex": f"{left_side} = {row['latex']}"})
         if progress:
             progress(done)
     keys = ("target", "formula", "latex", "length", "r2", "r2_lolim", "r2_hilim", "r2_search", "n_sources")
@@ -109,7 +111,6 @@ def _inputs(table: LatentTable, target: str) -> tuple[tuple[str, ...], np.ndarra
 
 
 def _search(
-    title: str,
     names: tuple[str, ...],
     x: Float[np.ndarray, "n d"],
     y: Float[np.ndarray, " n"],
@@ -152,11 +153,9 @@ def _search(
         score = partial(r_squared, y[held_out], predicted[held_out])
         low, high = bootstrap_interval(score, sources[held_out], seed)
         written = formula.xreplace(dict(zip(symbols, map(sympy.sympify, names), strict=True)))
-        logarithm, _, name = title.rpartition(" ")
-        left_side = (r"\log_{10} " if logarithm else "") + _latex(name)
         yield {
             "formula": str(written),
-            "latex": f"{left_side} = {sympy.latex(written, symbol_names=latex_of)}",
+            "latex": sympy.latex(written, symbol_names=latex_of),
             "length": _length(formula),
             "r2": score(weights[held_out]),
             "r2_lolim": low,
