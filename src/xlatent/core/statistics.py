@@ -25,7 +25,7 @@ _N_NODES = 10
 
 
 def cstat(counts: Float[np.ndarray, " ..."], model: Float[np.ndarray, " ..."]) -> Float[np.ndarray, " ..."]:
-    """C statistic, ``2 (mu - n + n ln(n / mu))``, of each channel; ``2 mu`` where n = 0.
+    """Compute the C statistic, ``2 (mu - n + n ln(n / mu))``, of each channel; ``2 mu`` where n = 0.
 
     Parameters
     ----------
@@ -42,6 +42,11 @@ def cstat(counts: Float[np.ndarray, " ..."], model: Float[np.ndarray, " ..."]) -
     References
     ----------
     Cash 1979, ApJ 228, 939; Castor's form as in the XSPEC manual, appendix B, "Poisson data (cstat)".
+
+    Examples
+    --------
+    >>> cstat(np.array([4.0, 0.0]), np.array([4.0, 1.5])).tolist()
+    [0.0, 3.0]
     """
     return 2.0 * _divergence(counts, np.maximum(model, TRUNCATION))
 
@@ -52,7 +57,7 @@ def wstat_background(
     model: Float[np.ndarray, " ..."],
     alpha: float | Float[np.ndarray, " ..."],
 ) -> Float[np.ndarray, " ..."]:
-    """Background mean in the OFF spectrum that makes a source model most likely, channel by channel.
+    """Find the background mean in the OFF spectrum that makes a source model most likely, channel by channel.
 
     Parameters
     ----------
@@ -75,6 +80,13 @@ def wstat_background(
     References
     ----------
     XSPEC manual, appendix B, "Poisson data with Poisson background (cstat)".
+
+    Examples
+    --------
+    Without source counts in the model, the background takes its share of all counts:
+
+    >>> wstat_background(np.array([2.0]), np.array([10.0]), np.array([0.0]), 0.5).tolist()
+    [8.0]
     """
     mu = np.maximum(model, TRUNCATION)
     c = alpha * (n_on + n_off) - (1.0 + alpha) * mu
@@ -91,7 +103,7 @@ def wstat(
     model: Float[np.ndarray, " ..."],
     alpha: float | Float[np.ndarray, " ..."],
 ) -> Float[np.ndarray, " ..."]:
-    """W statistic of each channel: C of source and background spectrum together, background mean profiled out.
+    """Compute the W statistic of each channel: C of source and background together, background mean profiled out.
 
     Parameters
     ----------
@@ -111,6 +123,11 @@ def wstat(
     References
     ----------
     XSPEC manual, appendix B, "Poisson data with Poisson background (cstat)".
+
+    Examples
+    --------
+    >>> wstat(np.array([9.0]), np.array([10.0]), np.array([4.0]), 0.5).round(6).tolist()
+    [0.0]
     """
     return wstat_given_background(n_on, n_off, model, alpha, wstat_background(n_on, n_off, model, alpha))
 
@@ -138,7 +155,7 @@ def expected_wstat(
     background: Float[np.ndarray, " *#shape"],
     alpha: float | Float[np.ndarray, " *#shape"],
 ) -> tuple[Float[np.ndarray, " ..."], Float[np.ndarray, " ..."]]:
-    """Mean and variance of the W statistic of each channel if source and background model are true.
+    """Compute mean and variance of the W statistic of each channel if source and background model are true.
 
     Parameters
     ----------
@@ -158,6 +175,12 @@ def expected_wstat(
         Poisson average of `wstat` itself, by sums at small means and by quadrature at large ones. Near 1 and 2 for many
         counts in both spectra, where one of two data a channel is spent on the background. With a background
         and a scale of 0 they are those of the C statistic, which Kaastra 2017 (A&A 605, A51) tabulates and fits.
+
+    Examples
+    --------
+    >>> mean, variance = expected_wstat(np.array([1000.0]), np.array([1000.0]), 1.0)
+    >>> mean.round(2).tolist(), variance.round(2).tolist()
+    ([1.0], [2.0])
     """
     shape = np.broadcast_shapes(model.shape, background.shape, np.shape(alpha))
     mu = np.maximum(np.broadcast_to(model, shape), 0.0).ravel()
