@@ -204,6 +204,13 @@ def test_adding_keeps_what_is_there(copied, responses):
     assert_same(store[62], replace(more[2], meta=more[2].meta | {"source": "y"}))
 
 
+def test_a_source_is_not_the_object_of_its_field(tmp_path, responses):
+    spectra = [replace(one, meta=one.meta | {"object": "M 33"}) for one in simulated(2, responses)]
+    store = write(spectra, tmp_path / "store", {"source": ["M 33", "2CXO J0133"]})
+    assert [spectrum.meta.get("source") for spectrum in store] == [None, "2CXO J0133"]
+    assert store.columns(["source"]).column("source").to_pylist() == ["M 33", "2CXO J0133"]
+
+
 def test_other_columns_are_refused(copied, responses):
     with pytest.raises(WriteError, match=r"differ in source \(string\)\)"):
         write(simulated(1, responses), copied, {"split": ["test"]})
