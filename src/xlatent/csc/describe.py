@@ -56,6 +56,13 @@ def describe_source(source: Table) -> Iterator[tuple[str, str]]:
     tuple of str
         Position, fluxes, hardness ratios, best fits, variability and flags; what the catalogue leaves empty is left
         out.
+
+    Examples
+    --------
+    >>> source = Table({"name": ["2CXO J004248.5+411521"], "ra": [10.7], "dec": [41.3], "significance": [12.0]})
+    >>> source["likelihood_class"] = ["TRUE"]
+    >>> list(describe_source(source))[1]
+    ('position', '10.700000, 41.300000 deg (ICRS)')
     """
     row = source[0]
     yield "name", row["name"]

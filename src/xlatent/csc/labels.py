@@ -57,7 +57,7 @@ _NAMES = {
 
 
 def from_file(path: str | Path) -> Table:
-    """Read labels from a user's own table.
+    r"""Read labels from a user's own table.
 
     Parameters
     ----------
@@ -79,6 +79,14 @@ def from_file(path: str | Path) -> Table:
     -----
     XlatentWarning
         If rows are left out because their class is none of `CLASSES` or their position is missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "mine.csv"
+    >>> _ = path.write_text("RA,Dec,class\n83.63,22.01,ns\n")
+    >>> from_file(path)["class"][0]
+    np.str_('NS')
     """
     return _standardise(read_columns(path), str(path), "class")
 
@@ -124,7 +132,7 @@ def from_vizier(server: str = VIZIER) -> Table:
 
 
 def positions_of(selection: Table) -> Float[np.ndarray, "n 2"]:
-    """Right ascension and declination (deg) of a selection's sources, each once, those without left out."""
+    """List the positions of a selection's sources (right ascension, declination, deg), each once."""
     places = np.stack([as_numbers(selection["ra"]), as_numbers(selection["dec"])], axis=1)
     return np.unique(places[np.isfinite(places).all(axis=1)], axis=0)
 
@@ -228,14 +236,14 @@ def _find(table: Table, what: str) -> str | None:
 
 
 def as_numbers(column: Any, unit: str | None = None) -> Float[np.ndarray, " n"]:
-    """Values of a column as float64, NaN where missing, converted where it states a unit."""
+    """Take the values of a column as float64, NaN where missing, converted where it states a unit."""
     values = np.ma.filled(np.ma.asarray(getattr(column, "value", column)).astype(np.float64), np.nan)
     given = getattr(column, "unit", None)
     return values if unit is None or given is None else (values * given).to_value(unit)
 
 
 def as_texts(column: Any) -> list[str]:
-    """Values of a column as text without spaces around it, empty where missing."""
+    """Take the values of a column as text without spaces around it, empty where missing."""
     values = np.ma.asarray(column)
     return [
         "" if gone else (value.decode() if isinstance(value, bytes) else str(value)).strip()

@@ -90,7 +90,7 @@ class Manifest:
         self._lock.close()
 
     def release(self) -> str | None:
-        """Release of the catalogue that the files come from; None for a new manifest."""
+        """Say which release of the catalogue the files come from; None for a new manifest."""
         row = self._database.execute("SELECT release FROM origin").fetchone()
         return row[0] if row else None
 
@@ -119,19 +119,19 @@ class Manifest:
             )
 
     def files(self) -> dict[Product, tuple[Path, int]]:
-        """Path and size of every file recorded."""
+        """List path and size of every file recorded."""
         rows = self._database.execute(
             "SELECT obsid, obi, region_id, kind, file, bytes FROM product WHERE file IS NOT NULL"
         )
         return {Product(Detection(*row[:3]), row[3]): (self.folder / row[4], row[5]) for row in rows}
 
     def missing(self) -> dict[Product, str]:
-        """What the archive does not have, with the reasons."""
+        """List what the archive does not have, with the reasons."""
         rows = self._database.execute("SELECT obsid, obi, region_id, kind, reason FROM product WHERE file IS NULL")
         return {Product(Detection(*row[:3]), row[3]): row[4] for row in rows}
 
     def delete(self, products: Iterable[Product]) -> None:
-        """Strike products out, so that they are asked for again."""
+        """Delete the records of products, so that they are asked for again."""
         with self._writing, self._database:
             self._database.executemany(
                 "DELETE FROM product WHERE obsid = ? AND obi = ? AND region_id = ? AND kind = ?",
@@ -156,6 +156,18 @@ def sources(folder: str | Path) -> list[tuple[Source, dict[str, str | int]]]:
     ------
     ReadError
         If the folder has no manifest, or one of a newer version.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> with Manifest(folder) as manifest:
+    ...     detection = Detection(1575, 1, 85)
+    ...     manifest.begin("2.1", {detection: "2CXO J004248.5+411521"})
+    ...     for kind in KINDS:
+    ...         manifest.record_file(Product(detection, kind), folder / kind, "", 0)
+    >>> [source.name for source, _ in sources(folder)]
+    ['2CXOJ004248.5+411521_1575_1_85']
     """
     folder = Path(folder)
     query = """

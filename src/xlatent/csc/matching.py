@@ -54,7 +54,7 @@ def label_selection(
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Table:
-    """Label a selection with classes from Yang et al. 2022 (VizieR), from SIMBAD or from a file.
+    r"""Label a selection with classes from Yang et al. 2022 (VizieR), from SIMBAD or from a file.
 
     Parameters
     ----------
@@ -82,6 +82,15 @@ def label_selection(
         If there is a file and a server as well.
     ReadError
         If a table cannot be read, or the server cannot be reached or does not answer with labels.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> _ = (folder / "selection.csv").write_text("name,ra,dec\na,10,0\nb,20,0\n")
+    >>> _ = (folder / "mine.csv").write_text("ra,dec,class\n10.0001,0,CV\n")
+    >>> label_selection(folder / "selection.csv", folder / "mine.csv")["class"].tolist()
+    ['CV', None]
     """
     if labels is not None and (simbad or server is not None):
         raise ParameterError(
@@ -133,6 +142,11 @@ def split(names: Iterable[str], seed: int = 0) -> Shaped[np.ndarray, " n_row"]:
     -------
     numpy.ndarray of str, shape (n_row,)
         ``train`` (70 %), ``validation`` (15 %) or ``test`` (15 %).
+
+    Examples
+    --------
+    >>> split(["2CXO J000006.0+010203", "2CXO J000007.0+010203"]).tolist()
+    ['train', 'validation']
     """
 
     def part(name: str) -> str:
@@ -170,6 +184,13 @@ def match(selection: Table, labels: Table, catalogue: str, seed: int = 0) -> Tab
         All rows and columns of the selection, and: ``class``; ``class_separation`` and ``class_error`` (of the entry,
         95 %), arcsec; ``class_chance``; ``class_conflict``, the classes where there are several, and then ``class``
         is missing; ``class_catalogue``; ``split``. Where nothing matches they are missing, all but ``split``.
+
+    Examples
+    --------
+    >>> selection = Table({"name": ["a", "b"], "ra": [10.0, 20.0], "dec": [0.0, 0.0]})
+    >>> labels = Table({"ra": [10.0001], "dec": [0.0], "pos_err": [0.3], "class": ["CV"]})
+    >>> match(selection, labels, "mine")["class"].tolist()
+    ['CV', None]
     """
     n_row = len(selection)
     ra, dec = as_numbers(selection["ra"]), as_numbers(selection["dec"])

@@ -65,7 +65,13 @@ def _main_table(path: Path, tables: list[Block]) -> tuple[str, Block]:
 
 
 def detection_in(name: str) -> Detection | None:
-    """Detection that a file name of the catalogue tells, as in acisf01575_001N023_r0085_pha3.fits.gz."""
+    """Tell a detection by a file name of the catalogue.
+
+    Examples
+    --------
+    >>> detection_in("acisf01575_001N023_r0085_pha3.fits.gz")
+    Detection(obsid=1575, obi=1, region_id=85)
+    """
     match = re.match(r"[a-z]+f(\d+)_(\d+)N\d+(?:_e\d)?_r(\d+)", name)
     return Detection(*map(int, match.groups())) if match else None
 

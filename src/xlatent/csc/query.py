@@ -78,6 +78,11 @@ def source_name(text: str) -> str:
     ------
     ParameterError
         If it is no such name.
+
+    Examples
+    --------
+    >>> source_name("j004248.5+411521")
+    '2CXO J004248.5+411521'
     """
     if not (match := _NAME.fullmatch(text.strip())):
         raise ParameterError(
@@ -88,7 +93,7 @@ def source_name(text: str) -> str:
 
 
 def box(cone: Cone) -> tuple[tuple[float, float], list[tuple[float, float]]]:
-    """Smallest ranges in declination and right ascension that hold a circle.
+    """Find the smallest ranges in declination and right ascension that hold a circle.
 
     Parameters
     ----------
@@ -99,6 +104,12 @@ def box(cone: Cone) -> tuple[tuple[float, float], list[tuple[float, float]]]:
     -------
     tuple
         Lowest and highest declination, and one or two ranges of right ascension in [0, 360]; degrees.
+
+    Examples
+    --------
+    >>> (low, high), ranges = box(Cone(0.0, 60.0, 1.0))
+    >>> print(f"{low:.1f} {high:.1f}", [f"{west:.0f}-{east:.0f}" for west, east in ranges])
+    59.0 61.0 ['358-360', '0-2']
     """
     margin = 1e-6  # for rounding; the circle is cut out again afterwards
     radius = cone.radius + margin
@@ -138,6 +149,12 @@ class Catalogue:
     ------
     ParameterError
         If there is no such release.
+
+    Examples
+    --------
+    >>> catalogue = Catalogue("2.1")  # nothing is asked yet
+    >>> catalogue.service
+    'https://cda.cfa.harvard.edu/csc21tap'
     """
 
     def __init__(
@@ -328,13 +345,13 @@ def _around(positions: Sequence[tuple[float, float]]) -> str:
 
 
 def _separations(table: Table, ra: Any, dec: Any) -> Any:
-    """Angles in degrees between a table's rows and a position."""
+    """Compute the angles in degrees between a table's rows and a position."""
     radians = [np.radians(np.asarray(angle, dtype=float)) for angle in (table["ra"], table["dec"], ra, dec)]
     return np.degrees(angular_separation(*radians))
 
 
 def _near_any(table: Table, positions: Sequence[tuple[float, float]]) -> Any:
-    """Which rows are within reach of one of the positions."""
+    """Tell which rows are within reach of one of the positions."""
     near = np.zeros(len(table), dtype=bool)
     for ra, dec in positions:
         near |= _separations(table, ra, dec) <= _NEAR
@@ -382,7 +399,7 @@ def _column(raw: Any, column: CatalogueColumn) -> Column:
 
 
 def read_names(path: str | Path) -> list[str]:
-    """Read names of sources: one a line, or a table with a column ``name``.
+    r"""Read names of sources: one a line, or a table with a column ``name``.
 
     Parameters
     ----------
@@ -398,6 +415,14 @@ def read_names(path: str | Path) -> list[str]:
     ------
     ReadError
         If it cannot be read, or holds none.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "names.txt"
+    >>> _ = path.write_text("# in M31\n2CXO J004248.5+411521\n")
+    >>> read_names(path)
+    ['2CXO J004248.5+411521']
     """
     path = Path(path)
     with suppress(OSError, UnicodeDecodeError):
@@ -409,7 +434,7 @@ def read_names(path: str | Path) -> list[str]:
 
 
 def read_positions(path: str | Path) -> list[tuple[float, float]]:
-    """Read positions of labelled sources: a table with columns ``ra`` and ``dec`` (degrees) and ``class``.
+    r"""Read positions of labelled sources: a table with columns ``ra`` and ``dec`` (degrees) and ``class``.
 
     Parameters
     ----------
@@ -425,6 +450,14 @@ def read_positions(path: str | Path) -> list[tuple[float, float]]:
     ------
     ReadError
         If it cannot be read, lacks a column, or holds something that is no position.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "classes.csv"
+    >>> _ = path.write_text("ra,dec,class\n83.63,22.01,NS\n")
+    >>> read_positions(path)
+    [(83.63, 22.01)]
     """
     table = read_columns(path, ("ra", "dec", "class"))
     try:
@@ -456,6 +489,13 @@ def write(table: Table, path: str | Path) -> Path:
     ------
     WriteError
         If the disk is full, or the folder is missing or read-only.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = write(Table({"name": ["a"], "obsid": [1]}), Path(tempfile.mkdtemp()) / "selection.ecsv")
+    >>> Table.read(path)["obsid"][0]
+    np.int64(1)
     """
     path = Path(path)
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:

@@ -165,7 +165,7 @@ def _translate_errors(service: str) -> Iterator[None]:
 
 
 def _as_read_error(service: str, cause: Any) -> ReadError:
-    """What went wrong between us and the service, by the exception at its bottom."""
+    """Say what went wrong between us and the service, by the exception at its bottom."""
     import requests
     import urllib3
 

@@ -52,7 +52,7 @@ _MOST_LABELS = 7
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Context in which figures look as ours do, whatever the user's matplotlibrc says."""
+    """Make figures look as ours do within a block, whatever the user's matplotlibrc says."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)
@@ -73,6 +73,12 @@ def save(drawn: Figure | Axes, path: str | Path) -> Path:
     ------
     WriteError
         If the suffix is another one or the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> save(Figure(), Path(tempfile.mkdtemp()) / "empty.pdf").suffix
+    '.pdf'
     """
     path = Path(path)
     if path.suffix not in _UNDATED:
