@@ -26,7 +26,7 @@ from xlatent.workflows.evaluation.classification import (
     score_held_out,
     select_labelled,
 )
-from xlatent.workflows.evaluation.inputs import HARDNESS, LATENTS, Dataset, hardness_ratios, with_columns
+from xlatent.workflows.evaluation.inputs import HARDNESS, LATENTS, Dataset, hardness_ratios
 
 SPLITS = 5  # into folds, whose scores are averaged: what one split gives depends on luck
 # Balanced accuracy, AGN against compact; and for all: calibration error, coverage.
@@ -72,7 +72,7 @@ def read(latents: Path, labels: Path) -> LabelledSample:
     table = table[[row for row, name in enumerate(table["name"]) if name in place]]
     catalogue = catalogue[[place[name] for name in table["name"]]]
     more = {name: catalogue[name] for name in catalogue.colnames if name not in table.colnames}
-    joined = with_columns(table, more)
+    joined = table.with_columns(more)
     classes = np.asarray(catalogue["class"]).astype(str)
     ratios = {HARDNESS: hardness_ratios(joined)}
     return select_labelled(Dataset("labelled", table, joined, tuple(more), classes, ratios))

@@ -1,23 +1,20 @@
 """``xlatent accretion``: how much like an accreting compact object each source of a table is."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from xlatent.core.errors import ModelError, ParameterError
+from xlatent.cli.options import LatentsArgument, TableOutput
+from xlatent.core.errors import ParameterError
 from xlatent.core.outputs import FIGURES, TABLES, check_output
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-    from xlatent.infer.embed import LatentModel
-    from xlatent.science.accretion import Direction
+_PLACES = (-2.0, -1.0, 0.0, 1.0, 2.0)  # along the direction, that are drawn
 
 
 def accretion(
-    table: Annotated[Path, typer.Argument(help="Table of latents.", show_default=False)],
-    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    table: LatentsArgument,
+    output: TableOutput,
     labels: Annotated[
         Path | None,
         typer.Option(
@@ -52,73 +49,41 @@ def accretion(
         raise ParameterError("--direction uses a direction learned before; leave out --labels and --save")
     import numpy as np
 
-    from xlatent.core.latents import LatentTable
-    from xlatent.formats import latent_tables
+    from xlatent.core.latents import check_same_model
     from xlatent.formats.catalogue_tables import read_joined
     from xlatent.science.accretion import Direction, learn_direction
-    from xlatent.science.selection import source_ids, valid_rows
+    from xlatent.science.selection import class_labels, source_ids, valid_rows
 
     latents = read_joined(table, labels, ["class"] if direction is None else [])
-    origin = latents.meta.get("model_sha256", "")
     if direction is not None:
-        line = Direction.load(direction)
-        if line.model != origin:
-            raise ParameterError(
-                f"{direction} is for latents of model {line.model[:12] or 'unknown'} and {table} has those of "
-                f"{origin[:12] or 'an unknown one'}; learn a direction for this model with --labels"
-            )
+        found = Direction.load(direction)
+        remedy = "learn a direction for this model with --labels"
+        check_same_model({str(direction): found.model, str(table): latents}, remedy)
     else:
-        classes = np.ma.filled(np.ma.asarray(latents["class"]).astype(str), "")
-        classes = np.where(valid_rows(latents), classes, "")
-        line = learn_direction(latents.z, latents.covariance, classes, source_ids(latents), origin, seed)
+        model_of_table = latents.meta.get("model_sha256", "")
+        classes = np.where(valid_rows(latents), class_labels(latents), "")
+        found = learn_direction(latents.z, latents.covariance, classes, source_ids(latents), model_of_table, seed)
         if keep is not None:
-            line.save(keep)
-    value, error = line.project(latents.z, latents.covariance)
-    columns = {name: latents[name] for name in latents.colnames} | {"accretion": value, "accretion_err": error}
-    latent_tables.write(LatentTable(columns, latents.meta), output)
-    typer.echo(line.formula())
-    for name, area in line.auc.items():
+            found.save(keep)
+    latents.with_columns(found.columns(latents)).write(output)
+    typer.echo(found.formula())
+    for name, area in found.auc.items():
         typer.echo(
-            f"compact objects above {name}: {area:.3f} ± {line.auc_err[name]:.3f} (AUC, sources left out of the fit)"
+            f"compact objects above {name}: {area:.3f} ± {found.auc_err[name]:.3f} (AUC, sources left out of the fit)"
         )
     typer.echo(f"written to {output}")
     if figure is not None:
         from xlatent.core.bundle import DEFAULT_MODEL
+        from xlatent.figures.latent_space import plot_direction
         from xlatent.figures.style import save
         from xlatent.infer.embed import load_model
 
         loaded = load_model(model or DEFAULT_MODEL, threads=1)
-        if origin not in ("", loaded.info.fingerprint):
-            raise ModelError(
-                f"{table} has latents of model {origin[:12]}, and {loaded.info.name} is "
-                f"{loaded.info.fingerprint[:12]}: name the model that made it with --model"
-            )
-        save(_draw(line, loaded), figure)
+        check_same_model(
+            {str(table): latents, loaded.info.name: loaded.info.fingerprint},
+            "name the model that made it with --model",
+            unknown_passes=True,
+        )
+        places = np.array(_PLACES)
+        save(plot_direction(loaded.grid.energy, found.decode_along(loaded.decode, places), places), figure)
         typer.echo(f"drawn to {figure}")
-
-
-def _draw(line: "Direction", loaded: "LatentModel") -> "Figure":
-    """Photon spectra at five places along the direction, E² times the density, the highest point of each at one."""
-    import numpy as np
-    from matplotlib.figure import Figure
-
-    from xlatent.figures.style import BLACK, BLUE, ORANGE, SKY, VERMILION, style
-
-    values = np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
-    energy = loaded.grid.energy_mid
-    spectra = line.decode_along(loaded.decode, values) / loaded.grid.energy_width
-    with style():
-        figure = Figure(figsize=(4.8, 3.6), layout="constrained")
-        axes = figure.add_subplot()
-        for value, spectrum, colour in zip(values, spectra, (BLUE, SKY, BLACK, ORANGE, VERMILION), strict=True):
-            shape = energy**2 * spectrum
-            shape /= shape[(energy > 0.5) & (energy < 8.0)].max()
-            axes.loglog(energy, shape, color=colour, label=f"a = {value:+.0f}")
-        axes.set_xlim(0.5, 8.0)
-        axes.set_ylim(1e-3, 2.0)
-        axes.set_xticks([0.5, 1.0, 2.0, 5.0], ["0.5", "1", "2", "5"])
-        axes.minorticks_off()
-        axes.set_xlabel("Energy (keV)")
-        axes.set_ylabel("E² × photon spectrum, at most 1")
-        axes.legend()
-    return figure

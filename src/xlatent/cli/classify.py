@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli.results import names_of
+from xlatent.cli.options import TableOutput, split_names
 from xlatent.core.errors import ParameterError
 from xlatent.core.outputs import TABLES, check_output
 
@@ -14,7 +14,7 @@ CLASSIFIER = "classifier.onnx"  # in the folder of its model
 
 def classify(
     table: Annotated[Path, typer.Argument(help=f"Latent table: {', '.join(TABLES)}.", show_default=False)],
-    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    output: TableOutput,
     allowed: Annotated[
         str,
         typer.Option(
@@ -41,23 +41,22 @@ def classify(
     check_output(output, TABLES)
     from xlatent.core.bundle import DEFAULT_MODEL, locate
     from xlatent.core.taxonomy import CLASSES
-    from xlatent.formats import catalogue_tables, latent_tables
-    from xlatent.formats.catalogue_tables import read_joined
+    from xlatent.formats.catalogue_tables import read_columns, read_joined
     from xlatent.science import classify as science
 
-    groups = names_of(allowed)
+    groups = split_names(allowed)
     if unknown := [group for group in groups if group not in science.ALLOWED]:
         raise ParameterError(f"--with takes {', '.join(science.ALLOWED)}, separated by commas, not {unknown[0]!r}")
-    there = [] if join is None else catalogue_tables.read_columns(join).colnames
-    needed = [names for group in groups for names in science.ALLOWED[group].values()]
-    latents = read_joined(table, join, [name for names in needed for name in names if name in there])
+    there = [] if join is None else read_columns(join).colnames
+    needed = [name for group in groups for names in science.ALLOWED[group].values() for name in names]
+    latents = read_joined(table, join, [name for name in needed if name in there])
     found = science.classify(latents, science.load_classifier(classifier or locate(DEFAULT_MODEL) / CLASSIFIER), groups)
-    latent_tables.write(found, output)
+    found.write(output)
     sets = [str(names).split(",") for names in found["prediction_set"]]
-    sure = [names[0] for names in sets if len(names) == 1]
-    tally = ", ".join(f"{name} {sure.count(name)}" for name in CLASSES if name in sure)
+    certain = [names[0] for names in sets if len(names) == 1]
+    counts = ", ".join(f"{name} {certain.count(name)}" for name in CLASSES if name in certain)
     rows = "row" if len(found) == 1 else "rows"
     typer.echo(
-        f"{len(found)} {rows} written to {output}; one class left in the set of {len(sure)}"
-        f"{f' ({tally})' if tally else ''}, not sure of {len(found) - len(sure)}"
+        f"{len(found)} {rows} written to {output}; one class left in the set of {len(certain)}"
+        f"{f' ({counts})' if counts else ''}, not sure of {len(found) - len(certain)}"
     )

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli.results import RESULTS, write
+from xlatent.cli.options import LatentsArgument, TableOutput
 from xlatent.cli.ui import print_table
-from xlatent.core.outputs import TABLES, check_output
+from xlatent.core.outputs import RESULTS, TABLES, check_output
 
 
 class Method(StrEnum):
@@ -19,8 +19,8 @@ class Method(StrEnum):
 
 
 def cluster(
-    table: Annotated[Path, typer.Argument(help="Table of latents.", show_default=False)],
-    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    table: LatentsArgument,
+    output: TableOutput,
     method: Annotated[Method, typer.Option(help="Mixture of normal distributions, or HDBSCAN.")] = Method.MIXTURE,
     number: Annotated[
         int | None,
@@ -48,28 +48,19 @@ def cluster(
         check_output(scores, RESULTS)
     import numpy as np
 
-    from xlatent.core.latents import LatentTable
-    from xlatent.formats import latent_tables
-    from xlatent.formats.catalogue_tables import read_joined
-    from xlatent.science import cluster as clusters
-    from xlatent.science import cluster_scores
-    from xlatent.science.selection import source_ids
+    from xlatent.formats.catalogue_tables import read_joined, write_results
+    from xlatent.science.cluster import find_clusters
+    from xlatent.science.cluster_scores import score_clustering
+    from xlatent.science.selection import class_labels, source_ids
 
     latents = read_joined(table, labels, ["class"] if labels is not None else [])
-    found = clusters.find_clusters(latents, method.value, number, seed)
-    columns = {name: latents[name] for name in latents.colnames}
-    columns |= {"cluster": found.label, "cluster_prob": found.probability}
-    columns |= {f"p_cluster{k}": found.membership[:, k] for k in range(found.membership.shape[1])}
-    if "class" in columns:
-        classes = np.ma.filled(np.ma.asarray(columns["class"]).astype(str), "")
-        with_latents = np.isfinite(found.probability)
-        results = cluster_scores.score_clustering(
-            found.label[with_latents], classes[with_latents], source_ids(latents)[with_latents], seed
-        )
+    found = find_clusters(latents, method.value, number, seed)
+    if "class" in latents.colnames:
+        rows = np.isfinite(found.probability)
+        results = score_clustering(found.label[rows], class_labels(latents)[rows], source_ids(latents)[rows], seed)
         print_table(results)
         if scores is not None:
-            write(results, scores)
-    latent_tables.write(LatentTable(columns, latents.meta), output)
-    sizes = np.bincount(found.label + 1, minlength=1)
-    told = ", ".join(str(size) for size in sizes[1:]) or "none"
-    typer.echo(f"clusters of {told} rows, {sizes[0]} rows in none; written to {output}")
+            write_results(results, scores)
+    latents.with_columns(found.columns).write(output)
+    sizes = ", ".join(map(str, found.sizes)) or "none"
+    typer.echo(f"clusters of {sizes} rows, {len(latents) - sum(found.sizes)} rows in none; written to {output}")

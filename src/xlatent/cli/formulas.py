@@ -1,24 +1,19 @@
 """``xlatent formulas``: closed expressions of latents and of physical quantities, found by symbolic regression."""
 
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from xlatent.cli.results import RESULTS, names_of, write
+from xlatent.cli.options import JoinOption, LatentsArgument, require_names
 from xlatent.cli.ui import print_table, progress_bar
-from xlatent.core.errors import ParameterError
-from xlatent.core.outputs import check_output
-
-if TYPE_CHECKING:
-    from astropy.table import Table
+from xlatent.core.outputs import RESULTS, check_output
 
 OUTPUTS = (*RESULTS, ".tex")
 
 
 def formulas(
-    table: Annotated[Path, typer.Argument(help="Table of latents.", show_default=False)],
+    table: LatentsArgument,
     target: Annotated[
         str,
         typer.Option(
@@ -27,10 +22,7 @@ def formulas(
             "Fluxes and hardness ratios of the table itself are those that the latents decode to.",
         ),
     ] = "z0,z1,hard_hm,hard_hs,hard_ms",
-    join: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Another table with name and columns; its values before the table's own."),
-    ] = None,
+    join: JoinOption = None,
     output: Annotated[
         Path | None, typer.Option(help=f"File to write of the results: {', '.join(OUTPUTS)} (LaTeX).")
     ] = None,
@@ -42,25 +34,19 @@ def formulas(
     """
     if output is not None:
         check_output(output, OUTPUTS)
-    from xlatent.formats.catalogue_tables import read_joined
-    from xlatent.science import formulas as science
+    from xlatent.core.atomic import atomic
+    from xlatent.formats.catalogue_tables import read_joined, write_results
+    from xlatent.science.formulas import LATENTS, find_formulas, to_latex
 
-    targets = names_of(target)
-    if not targets:
-        raise ParameterError("--target names no column; give one or more, separated by commas")
-    latents = read_joined(table, join, [name for name in targets if name not in science.LATENTS])
+    targets = require_names(target, "--target")
+    latents = read_joined(table, join, [name for name in targets if name not in LATENTS])
     with progress_bar("targets", len(targets)) as advance:
-        found = science.find_formulas(latents, targets, seed, advance)
+        found = find_formulas(latents, targets, seed, advance)
     print_table(found["target", "length", "r2", "r2_lolim", "r2_hilim", "formula"])
     if output is None:
         return
     if output.suffix != ".tex":
-        return write(found, output)
-    unfinished = output.with_name(f".{output.stem}.{os.getpid()}{output.suffix}")
-    unfinished.write_text(_latex(found))
-    unfinished.replace(output)
-
-
-def _latex(found: "Table") -> str:
-    rows = [rf"${row['latex']}$ & {row['length']} & {row['r2']:.3f} \\" for row in found]
-    return "\n".join([r"\begin{tabular}{lrr}", r"Formula & Length & $R^2$ \\", r"\hline", *rows, r"\end{tabular}", ""])
+        write_results(found, output)
+        return
+    with atomic(output) as temporary:
+        temporary.write_text(to_latex(found))

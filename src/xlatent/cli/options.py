@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from xlatent.core.outputs import FIGURES, TABLES
+from xlatent.core.errors import ParameterError
+from xlatent.core.outputs import FIGURES, RESULTS, TABLES
 
 
 class PosteriorKind(StrEnum):
@@ -19,8 +20,10 @@ class PosteriorKind(StrEnum):
 ModelOption = Annotated[
     str | None, typer.Option(help="Name of a model or folder of a bundle; the shipped one if not given.")
 ]
+LatentsArgument = Annotated[Path, typer.Argument(help="Table of latents.", show_default=False)]
 WorkersOption = Annotated[int, typer.Option(min=1, help="Processes.")]
 TableOutput = Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)]
+ResultsOutput = Annotated[Path | None, typer.Option(help=f"Table to write of the results: {', '.join(RESULTS)}.")]
 FigureOutput = Annotated[Path, typer.Option(help=f"Figure to write: {', '.join(FIGURES)}.", show_default=False)]
 JoinOption = Annotated[
     Path | None,
@@ -31,3 +34,21 @@ JoinOption = Annotated[
 ArfOption = Annotated[Path | None, typer.Option(help="ARF of every spectrum of this call, or 'none'.")]
 RmfOption = Annotated[Path | None, typer.Option(help="RMF of every spectrum of this call, or 'none'.")]
 BackgroundOption = Annotated[Path | None, typer.Option(help="Background of every spectrum of this call, or 'none'.")]
+
+
+def split_names(text: str) -> list[str]:
+    """Split names at commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def require_names(text: str, option: str) -> list[str]:
+    """Split names at commas, of which there must be one.
+
+    Raises
+    ------
+    ParameterError
+        If there is none.
+    """
+    if not (names := split_names(text)):
+        raise ParameterError(f"{option} names no column; give one or more, separated by commas")
+    return names

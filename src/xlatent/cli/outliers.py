@@ -1,10 +1,10 @@
 """``xlatent outliers``: the sources of a table that are unlike the others, or badly reproduced."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from xlatent.cli.options import LatentsArgument, TableOutput
 from xlatent.cli.ui import print_table, progress_bar
 from xlatent.core.outputs import TABLES, check_output
 
@@ -13,8 +13,8 @@ _FALSE = 0.1
 
 
 def outliers(
-    table: Annotated[Path, typer.Argument(help="Table of latents.", show_default=False)],
-    output: Annotated[Path, typer.Option(help=f"Table to write: {', '.join(TABLES)}.", show_default=False)],
+    table: LatentsArgument,
+    output: TableOutput,
     seed: Annotated[int, typer.Option(help="Of halves, starts and draws.")] = 0,
 ) -> None:
     """Find sources that lie where few of the table do, errors considered, and those whose spectrum the model misses.
@@ -25,16 +25,13 @@ def outliers(
     """
     check_output(output, TABLES)
     from xlatent.core.latents import LatentTable
-    from xlatent.formats import latent_tables
     from xlatent.science.outliers import find_outliers
     from xlatent.science.selection import source_ids
 
-    latents = latent_tables.read(table)
+    latents = LatentTable.read(table)
     with progress_bar("rows", len(latents)) as advance:
         found = find_outliers(latents, source_ids(latents), seed, advance)
-    columns = {name: latents[name] for name in latents.colnames}
-    columns |= {name: found[name] for name in found.colnames if name != "name"}
-    latent_tables.write(LatentTable(columns, latents.meta), output)
+    latents.with_columns({name: found[name] for name in found.colnames if name != "name"}).write(output)
     for word, what in (("density", "rare"), ("fit", "badly reproduced")):
         known = found[found[f"p_{word}"] >= 0]  # not NaN
         known.sort(f"p_{word}")

@@ -263,6 +263,27 @@ class LatentTable:
         frame.attrs.update(self.meta)
         return frame
 
+    def with_columns(self, columns: Mapping[str, Any]) -> "LatentTable":
+        """Return a copy with more columns; one of a name that is there takes its place.
+
+        Parameters
+        ----------
+        columns : mapping
+            One value a row for each name.
+
+        Raises
+        ------
+        ParameterError
+            If a length differs, or a column of `COLUMNS` has the wrong type or unit.
+
+        Examples
+        --------
+        >>> table = LatentTable({"name": ["a", "b"]}).with_columns({"kind": ["AGN", "CV"]})
+        >>> table.colnames[-1], list(table["kind"])
+        ('kind', ['AGN', 'CV'])
+        """
+        return LatentTable({name: self[name] for name in self.colnames} | dict(columns), self.meta)
+
     def plot_latents(self, dims: tuple[int, int] = (0, 1), ax: "Axes | None" = None, **options: Any) -> "Axes":
         """Draw two latents of every row with their errors.
 

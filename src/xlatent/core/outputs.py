@@ -7,6 +7,7 @@ from pathlib import Path
 from xlatent.core.errors import WriteError
 
 TABLES = (".parquet", ".fits", ".vot", ".ecsv")
+RESULTS = (".ecsv", ".csv")
 FIGURES = (".png", ".pdf", ".svg")
 
 

@@ -1,4 +1,4 @@
-"""Tables of others (a selection, a catalogue, labels): their columns, and joining them to latents by source name."""
+"""Tables of others (a selection, a catalogue, labels), joined to latents by source name; and results on disk."""
 
 import warnings
 from collections.abc import Callable, Iterable, Sequence
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int
 
+from xlatent.core.atomic import atomic
 from xlatent.core.errors import ReadError
 from xlatent.core.latents import LatentTable
+from xlatent.core.outputs import RESULTS, check_output
 from xlatent.formats import latent_tables, partitions
 
 if TYPE_CHECKING:
@@ -80,6 +82,34 @@ READERS: "dict[str, Callable[[Path], Table]]" = {
     ".parquet": _read_parquet,
 }
 """Reader of each kind of table that `read_columns` takes, by suffix."""
+
+
+def write_results(results: "Table", path: str | Path) -> Path:
+    """Write a table of results, whole or not at all.
+
+    Parameters
+    ----------
+    results : astropy.table.Table
+    path : str or Path
+        ``.ecsv`` or ``.csv``.
+
+    Raises
+    ------
+    WriteError
+        If the suffix is another one, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from astropy.table import Table
+    >>> path = write_results(Table({"task": ["8 classes"], "score": [0.31]}), tempfile.mkdtemp() + "/scores.csv")
+    >>> path.read_text().split()
+    ['task,score', '8', 'classes,0.31']
+    """
+    check_output(path, RESULTS)
+    with atomic(path) as temporary:
+        results.write(temporary, format=f"ascii.{temporary.suffix[1:]}")
+    return Path(path)
 
 
 class SourceTable:

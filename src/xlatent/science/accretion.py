@@ -10,6 +10,7 @@ from jaxtyping import Float, Shaped
 
 from xlatent.core.atomic import atomic
 from xlatent.core.errors import ParameterError, ReadError
+from xlatent.core.latents import LatentTable
 from xlatent.science.resampling import N_FOLDS
 from xlatent.science.weighted_scores import roc_area
 
@@ -67,6 +68,18 @@ class Direction:
         ([2.0], [0.5])
         """
         return z @ self.vector + self.offset, np.sqrt(np.einsum("i,nij,j->n", self.vector, covariance, self.vector))
+
+    def columns(self, table: LatentTable) -> dict[str, np.ndarray]:
+        """Place the rows of a latent table on the direction: columns ``accretion`` and ``accretion_err``.
+
+        Examples
+        --------
+        >>> table = LatentTable.from_posterior(np.ones((1, 8)), np.eye(8)[None], {"name": ["a"]})
+        >>> Direction(np.eye(8)[0], np.zeros(8), 0.5, {}, {}).columns(table)["accretion"].tolist()
+        [1.5]
+        """
+        value, error = self.project(table.z, table.covariance)
+        return {"accretion": value, "accretion_err": error}
 
     def formula(self) -> str:
         """Write the coordinate as a formula of the latents, largest term first.

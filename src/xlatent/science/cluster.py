@@ -49,6 +49,17 @@ class Clustering:
     membership: Float[np.ndarray, "n n_clusters"]
     bic: dict[int, float]
 
+    @property
+    def columns(self) -> dict[str, np.ndarray]:
+        """Columns for a latent table: ``cluster``, ``cluster_prob`` and, for each cluster, ``p_cluster0`` and so on."""
+        columns = {"cluster": self.label, "cluster_prob": self.probability}
+        return columns | {f"p_cluster{k}": values for k, values in enumerate(self.membership.T)}
+
+    @property
+    def sizes(self) -> list[int]:
+        """Number of rows in each cluster, the largest first; those in none are left out."""
+        return np.bincount(self.label + 1, minlength=1)[1:].tolist()
+
 
 def find_clusters(
     table: LatentTable, method: Method = "mixture", n_clusters: int | None = None, seed: int = 0

@@ -101,6 +101,18 @@ def find_formulas(
     return Table({key: [row[key] for row in found] for key in keys})
 
 
+def to_latex(found: Table) -> str:
+    r"""Write the formulas that `find_formulas` found as a LaTeX table.
+
+    Examples
+    --------
+    >>> print(to_latex(Table({"latex": ["y = 2 x"], "length": [3], "r2": [0.97]})).splitlines()[3])
+    $y = 2 x$ & 3 & 0.970 \\\\
+    """
+    rows = [rf"${row['latex']}$ & {row['length']} & {row['r2']:.3f} \\" for row in found]
+    return "\n".join([r"\begin{tabular}{lrr}", r"Formula & Length & $R^2$ \\", r"\hline", *rows, r"\end{tabular}", ""])
+
+
 def _inputs(table: LatentTable, target: str) -> tuple[tuple[str, ...], np.ndarray]:
     """The variables as they are written, and their values [n, d]."""
     if target not in LATENTS:

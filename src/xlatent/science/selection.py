@@ -1,14 +1,17 @@
 """Rows and columns of a latent table that are fit for use, and the source that each row belongs to."""
 
 import warnings
+from collections.abc import Collection, Iterable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from xlatent.core.errors import ParameterError, XlatentWarning
+from xlatent.core.latent_columns import COLUMNS
 from xlatent.core.latents import LatentTable
 
 _DECADES = 2.0
+_DECODED = ("flux_", "photflux_", "hard_")
 
 
 def valid_rows(table: LatentTable) -> Bool[np.ndarray, " n"]:
@@ -42,6 +45,40 @@ def source_ids(table: LatentTable) -> Int[np.ndarray, " n"]:
     """
     alone = [name or f"\0{row}" for row, name in enumerate(table.source_names.tolist())]
     return np.unique(alone, return_inverse=True)[1].astype(int)
+
+
+def class_labels(table: LatentTable) -> Shaped[np.ndarray, " n"]:
+    """Read the column ``class`` as texts [n]; empty where it is missing, and all of it where there is none.
+
+    Examples
+    --------
+    >>> kinds = np.ma.array(["AGN", "CV "], mask=[True, False])
+    >>> class_labels(LatentTable({"name": ["a", "b"], "class": kinds})).tolist()
+    ['', 'CV']
+    """
+    if "class" not in table.colnames:
+        return np.full(len(table), "")
+    return np.char.strip(np.ma.filled(np.ma.asarray(table["class"]).astype(str), ""))
+
+
+def warn_of_decoded(columns: Iterable[str], measured: Collection[str] = ()) -> None:
+    """Warn of fluxes and hardness ratios that were computed from the latents themselves.
+
+    Parameters
+    ----------
+    columns : iterable of str
+        Those that latents are compared with.
+    measured : collection of str
+        Those of them that were joined from another table.
+    """
+    decoded = {info.name for info in COLUMNS if info.name.startswith(_DECODED)}
+    if found := [name for name in columns if name in decoded and name not in measured]:
+        warnings.warn(
+            f"{', '.join(found)}: computed from the same latents, which they then follow closely; give measured "
+            "values with --join",
+            XlatentWarning,
+            stacklevel=3,
+        )
 
 
 def numeric_column(table: LatentTable, name: str) -> Float[np.ndarray, " n"]:

@@ -27,7 +27,7 @@ from xlatent.science.classify import ALLOWED, build_features
 from xlatent.science.neighbours import Index
 from xlatent.science.resampling import N_FOLDS, assign_folds, bootstrap_interval, source_weights
 from xlatent.science.selection import numeric_column, source_ids, valid_rows
-from xlatent.workflows.evaluation.inputs import HARDNESS, LATENTS, Dataset, with_columns
+from xlatent.workflows.evaluation.inputs import HARDNESS, LATENTS, Dataset
 from xlatent.workflows.evaluation.sections import ENDS, Section, fit_excess
 
 MIN_SIGNIFICANCE = 5.0
@@ -148,7 +148,7 @@ def select_labelled(data: Dataset) -> LabelledSample:
     classes = np.array([names.index(kind) for kind in data.classes[rows]])
     if len(np.unique(classes[bright])) < 2:
         raise ParameterError(f"of two classes no source is more significant than {MIN_SIGNIFICANCE:g}")
-    table = with_columns(data.latents, more)[rows]
+    table = data.latents.with_columns(more)[rows]
     return LabelledSample(table, data.baselines[HARDNESS][rows], names, classes, bright, rows)
 
 

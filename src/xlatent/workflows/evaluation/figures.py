@@ -1,6 +1,7 @@
 """The figures of an evaluation, each with its caption."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from astropy.table import Table
@@ -12,17 +13,12 @@ from scipy.linalg import eigh
 from xlatent.core.latent_columns import N_LATENTS
 from xlatent.core.latents import LatentTable
 from xlatent.core.taxonomy import CLASSES
-from xlatent.figures.style import BLACK, BLUE, GREEN, GREY, ORANGE, SKY, VERMILION, style
+from xlatent.figures.style import BLACK, BLUE, GREEN, GREY, MARKS, ORANGE, PURPLE, VERMILION, style
 from xlatent.science.accretion import GROUPS
 from xlatent.science.selection import valid_rows
 from xlatent.workflows.evaluation.inputs import Dataset
 from xlatent.workflows.evaluation.sections import ENDS, Section, fit_excess
 
-PURPLE = "#CC79A7"
-# Told apart by shape as well, for the eye has fewer colours than there are classes.
-_MARKS = (
-    (BLUE, "o"), (ORANGE, "s"), (SKY, "^"), (VERMILION, "v"), (BLACK, "D"), (GREEN, "P"), (PURPLE, "X"), (GREY, "*"),
-)  # fmt: skip
 _BARS = (BLUE, ORANGE, GREEN, PURPLE)
 _WIDTH = 6.4  # inches
 
@@ -119,7 +115,7 @@ def plot_latent_map(table: LatentTable, classes: np.ndarray, names: Sequence[str
         # The rare ones on top.
         members = {name: good & (classes == name) for name in names}
         for (colour, mark), name in sorted(
-            zip(_marks(len(names)), names, strict=True), key=lambda one: -members[one[1]].sum()
+            zip(cycle(MARKS), names, strict=False), key=lambda one: -members[one[1]].sum()
         ):
             axes.plot(
                 *along[members[name]].T, mark, color=colour, ms=3.6, mew=0.3, mec="white", alpha=0.8,
@@ -286,10 +282,6 @@ def _measured_directions(table: LatentTable) -> Float[np.ndarray, "8 2"]:
 def _figure(height: float, width: float = _WIDTH) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.add_subplot()
-
-
-def _marks(n: int) -> list[tuple[str, str]]:
-    return [_MARKS[i % len(_MARKS)] for i in range(n)]
 
 
 def _direction(vector: np.ndarray) -> str:

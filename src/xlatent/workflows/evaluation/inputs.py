@@ -20,7 +20,7 @@ from xlatent.formats.store import is_store, open_store
 from xlatent.formats.store_rows import SCHEMA
 from xlatent.infer.embed import load_model
 from xlatent.infer.observation import prepare
-from xlatent.science.selection import numeric_column
+from xlatent.science.selection import class_labels, numeric_column
 from xlatent.workflows.embed import embed_files
 
 LATENTS, HARDNESS, PCA, PAPER = "z", "hardness ratios", "PCA-8", "paper preset"
@@ -224,12 +224,10 @@ def _dataset(
     for other in others:
         rows = other.rows_of(table)
         added |= {column: other.take(column, rows) for column in other.columns.colnames if column not in _KEYS}
-    joined = with_columns(table, added)
-    classes = np.full(len(table), "")
-    if "class" in joined.colnames:
-        classes = np.char.strip(np.ma.filled(np.ma.asarray(joined["class"]).astype(str), ""))
+    joined = table.with_columns(added)
     measured = tuple(column for column in added if column != "class")
-    return Dataset(name, table, joined, measured, classes, {HARDNESS: hardness_ratios(joined)} | baselines)
+    ratios = {HARDNESS: hardness_ratios(joined)}
+    return Dataset(name, table, joined, measured, class_labels(joined), ratios | baselines)
 
 
 def _embed_store(path: str, model: str) -> tuple[LatentTable, dict[str, Any], dict[str, LatentTable]]:
@@ -248,7 +246,7 @@ def _embed_store(path: str, model: str) -> tuple[LatentTable, dict[str, Any], di
         values = columns.column(name).to_pandas().to_numpy()
         own[name] = np.ma.masked_invalid(values[rows]) if values.dtype.kind == "f" else values[rows].astype(str)
     source = {"source": own.pop("source")} if "source" in own else {}
-    found = with_columns(found, source)
+    found = found.with_columns(source)
     baselines = {}
     if len(rows) >= _MIN_SPECTRA:
         projector = load_model(model).projector
@@ -259,13 +257,8 @@ def _embed_store(path: str, model: str) -> tuple[LatentTable, dict[str, Any], di
     if PAPER_MODEL in shipped():
         theirs = embed_files(path, model=PAPER_MODEL).table
         if theirs is not None and list(theirs["name"]) == list(found["name"]):
-            baselines[PAPER] = with_columns(theirs, source)
+            baselines[PAPER] = theirs.with_columns(source)
     return found, own, baselines
-
-
-def with_columns(table: LatentTable, columns: Mapping[str, Any]) -> LatentTable:
-    """Add columns to a table of latents, in the place of its own where names agree."""
-    return LatentTable({name: table[name] for name in table.colnames} | dict(columns), table.meta)
 
 
 def _share_known(other: SourceTable, table: LatentTable) -> float:

@@ -17,7 +17,7 @@ from xlatent.core.latents import LatentTable
 from xlatent.science import accretion, cluster, cluster_scores, formulas, information, outliers, regress, tracks
 from xlatent.science.resampling import bootstrap_interval, source_weights
 from xlatent.science.selection import numeric_column, source_ids, valid_rows
-from xlatent.workflows.evaluation.inputs import HARDNESS, LATENTS, MADE_FROM, ORIGINS, Dataset, with_columns
+from xlatent.workflows.evaluation.inputs import HARDNESS, LATENTS, MADE_FROM, ORIGINS, Dataset
 
 QUANTITY = re.compile(
     r"hard_(hm|hs|ms)|(powlaw_(gamma|nh)|(bb|brems|apec)_(kt|nh))(_mean)?|nh|(phot)?flux(_aper)?_[smhb]|F[smhb]"
@@ -174,7 +174,7 @@ def regression_section(data: Dataset, section: Section, seed: int) -> None:
         wanted = [name for name in targets if not (of == HARDNESS and name in HARDNESS_RATIOS)]
         if wanted:
             columns = {name: numeric_column(data.joined, name) for name in wanted}
-            results.append(regress.regress(with_columns(table, columns), wanted, seed))
+            results.append(regress.regress(table.with_columns(columns), wanted, seed))
             results[-1]["of"] = of
     scores = _wide(vstack(results, metadata_conflicts="silent"), ("target", "of", "n_sources"), "regressor", "r2")
     section.add("r2", f"R² of sources left out of the fit. {data.heading}", scores)
