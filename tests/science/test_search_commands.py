@@ -121,7 +121,8 @@ def test_tracks_are_told_written_and_drawn(run, tmp_path):
     assert found["direction"][0] in ("hardening", "softening", "absorbing", "uncovering", "cooling", "heating")
     assert "of 20 sources change" in result.stdout and (tmp_path / "t.png").stat().st_size > 5000
     one_sentence(run("tracks", table, "--by", "name"), "no source has two rows")
-    one_sentence(run("tracks", table, "--time", "mjd"), "no column mjd", 1)
+    one_sentence(run("tracks", table, "--time", "date"), "no column date", 1)
+    one_sentence(run("tracks", table, "--time", "mjd"), "mjd has no value", 1)
     one_sentence(run("tracks", table, "--time", "source"), "should hold numbers")
     foreign = latent_tables.write(LatentTable(columns, {"model_sha256": "f" * 64}), tmp_path / "f.parquet")
     one_sentence(run("tracks", foreign), "name the model")

@@ -52,6 +52,8 @@ def tracks(
         raise ReadError(f"{table}: has no column {absent[0]}, it has {', '.join(latents.colnames[:8])}, ...")
     names = latents.source_names if by is None else np.array([str(name).strip() for name in latents[by]])
     when = None if time is None else numeric_column(latents, time)
+    if when is not None and not np.isfinite(when).any():
+        raise ReadError(f"{table}: column {time} has no value in any row; leave out --time to go by the order of rows")
     loaded = load_model(model or DEFAULT_MODEL, threads=1)
     check_same_model(
         {str(table): latents, loaded.info.name: loaded.info.fingerprint},

@@ -279,7 +279,7 @@ class LatentTable:
         Examples
         --------
         >>> table = LatentTable({"name": ["a", "b"]}).with_columns({"kind": ["AGN", "CV"]})
-        >>> table.colnames[-1], list(table["kind"])
+        >>> table.colnames[-1], table["kind"].tolist()
         ('kind', ['AGN', 'CV'])
         """
         return LatentTable({name: self[name] for name in self.colnames} | dict(columns), self.meta)

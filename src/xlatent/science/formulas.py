@@ -107,7 +107,7 @@ def to_latex(found: Table) -> str:
     Examples
     --------
     >>> print(to_latex(Table({"latex": ["y = 2 x"], "length": [3], "r2": [0.97]})).splitlines()[3])
-    $y = 2 x$ & 3 & 0.970 \\\\
+    $y = 2 x$ & 3 & 0.970 \\
     """
     rows = [rf"${row['latex']}$ & {row['length']} & {row['r2']:.3f} \\" for row in found]
     return "\n".join([r"\begin{tabular}{lrr}", r"Formula & Length & $R^2$ \\", r"\hline", *rows, r"\end{tabular}", ""])

@@ -125,7 +125,7 @@ def evaluate(
     >>> table = LatentTable.from_posterior(z, np.tile(0.1 * np.eye(8), (len(z), 1, 1)), {"name": names})
     >>> path = table.write(tempfile.mkdtemp() + "/latents.parquet")
     >>> found = evaluate(path)
-    >>> found.section("contents", "latents").table("facts")["value"][0]
+    >>> str(found.section("contents", "latents").table("facts")["value"][0])
     '12'
     >>> found.section("clusters", "latents").notes
     ['Left out: there are no labels to judge clusters by.']
