@@ -357,3 +357,9 @@ def test_from_memory_and_over_http(whole):
 class Quiet(http.server.SimpleHTTPRequestHandler):
     def log_message(self, *args):
         pass
+
+
+def test_the_date_of_a_store_of_before_says_when_the_observation_began(tmp_path):
+    dates = ({"date": "2012-07-01T12:00:00"}, {"date": "2012-07-01T12:00:00", "mjd": 56109.25}, {"date": "then"}, {})
+    write([Spectrum(np.ones(4), 1.0, meta={"name": str(i), **date}) for i, date in enumerate(dates)], tmp_path / "s")
+    assert [one.meta.get("mjd") for one in open_store(tmp_path / "s")] == [56109.5, 56109.25, None, None]

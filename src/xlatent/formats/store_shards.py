@@ -17,6 +17,7 @@ from jaxtyping import Shaped
 from pydantic import BaseModel, ConfigDict, Field
 from scipy.sparse import csr_array
 
+from xlatent.core.dates import modified_julian_date
 from xlatent.core.errors import ParameterError, ReadError
 from xlatent.core.messages import first_line
 from xlatent.core.spectrum import Response, Spectrum
@@ -286,7 +287,12 @@ class StoredSpectra:
         if cells["matrix"][row] is not None:
             keys = cells["matrix"][row], cells["response"][row]
             response = self._responses.get(*keys, lambda: self._area[row], cells["response_meta"][row])
-        return self._part(row, SOURCE, meta, background, response)
+        spectrum = self._part(row, SOURCE, meta, background, response)
+        if "date" in meta and "mjd" not in spectrum.meta:  # stores of before hold the date alone
+            start = modified_julian_date(meta["date"])
+            if start is not None:
+                spectrum.meta["mjd"] = start
+        return spectrum
 
     def _part(
         self, row: int, prefix: str, meta: dict[str, Any], background: Spectrum | None, response: Response | None
