@@ -199,7 +199,8 @@ def training_views(observatory: Observatory, n: int, counts: tuple[float, float]
         rng = np.random.default_rng([TRAINING_SEED, step])
         spectra = population.spectra(grid.energy, population.draw(rng, 400))
         parts.append(observatory.observe(rng, spectra, np.exp(rng.uniform(*np.log(counts), 400))))
-    joined = [np.concatenate([getattr(p, k) for p in parts]) for k in ("counts", "off", "unit", "source", "background")]
+    names = ("counts", "background_counts", "reference_counts", "source", "background")
+    joined = [np.concatenate([getattr(p, k) for p in parts]) for k in names]
     joined[2] /= joined[2].sum(axis=1, keepdims=True)
     return Seen(*joined)
 
@@ -233,7 +234,8 @@ def decoded_shapes(model: LatentModel, z: Float[np.ndarray, "n k"], test: TestSe
     """Expected source counts of a model's latents, as the model was trained to mean them.
 
     A probabilistic model's photon spectrum is folded; the ``paper`` preset's stands, relative to the reference
-    spectrum and averaged into detector bins, for counts over the folded reference spectrum (`model.train.mse_loss`).
+    spectrum and averaged into detector bins, for counts over the folded reference spectrum
+    (`model.objectives.mse_loss`).
     """
     photons = model.decode(z)
     if model.info.probabilistic:

@@ -24,11 +24,11 @@ from torch.utils.flop_counter import FlopCounterMode
 from machine import seconds, spread
 from words import table
 from xlatent.core.grid import ModelGrid
-from xlatent.model import train
+from xlatent.model import batches, objectives, train
 from xlatent.model.autoencoder import Autoencoder
-from xlatent.model.distributed import joined
+from xlatent.model.distributed import distributed_context
 from xlatent.model.preset import load_preset
-from xlatent.simulate.observe import Views
+from xlatent.simulate.observe import SimulatedObservations
 
 PRESET = load_preset("response-aware")
 GRID = ModelGrid()
@@ -40,7 +40,7 @@ STARVED = "simulation by step"
 def run(quick: bool = False) -> dict[str, Any]:
     """Simulation, the model's step and a matrix product beside each other; then training as a whole."""
     energy = torch.as_tensor(GRID.energy, dtype=torch.float32)
-    made = train.SimulatedBatches(GRID, PRESET.training, 0, energy)
+    made = batches.SimulatedBatches(GRID, PRESET.training, 0, energy)
     counts = {SIMULATION: _operations(lambda: made[0])}
     step = _step(made[0], "cpu")
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
@@ -76,7 +76,7 @@ def run(quick: bool = False) -> dict[str, Any]:
     return {"targets": targets, "tables": tables, "scores": scores | {"operations": counts, "flop": each}}
 
 
-def _step(batch: tuple[torch.Tensor, Views], device: str) -> Callable[[], None]:
+def _step(batch: tuple[torch.Tensor, SimulatedObservations], device: str) -> Callable[[], None]:
     """A step of training on a batch that is at hand."""
     model = Autoencoder(PRESET, GRID).to(device)
     optimiser = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -84,7 +84,7 @@ def _step(batch: tuple[torch.Tensor, Views], device: str) -> Callable[[], None]:
     noise = torch.randn(2 * SPECTRA, PRESET.network.latents, device=device)
 
     def step() -> None:
-        loss, _ = train.poisson_loss(model, GRID, photons, views, PRESET.training, 0.3, noise)
+        loss, _ = objectives.poisson_loss(model, GRID, photons, views, PRESET.training, 0.3, noise)
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), PRESET.training.gradient_clip)
@@ -109,9 +109,9 @@ def _rates(
     }  # fmt: skip
 
 
-def _on_gpu(made: train.SimulatedBatches, each: float, rounds: int) -> Iterator[dict[str, float]]:
+def _on_gpu(made: batches.SimulatedBatches, each: float, rounds: int) -> Iterator[dict[str, float]]:
     device = torch.device("cuda")
-    supply = train.supply(made, itertools.count(), device, train.makers(device))
+    supply = batches.prefetch_batches(made, itertools.count(), device, batches.n_loader_workers(device))
     step, many = _step(next(supply), "cuda"), 64  # more than are made ahead
 
     def timed(work: Callable[[], Any]) -> float:
@@ -167,8 +167,8 @@ def _trained(processes: int, threads: int, steps: int = 24, line: int = 8) -> di
 def _one_of_some(run: str, steps: str, line: str) -> None:
     """What each process does that `_trained` starts."""
     train.LOG_EVERY = int(line)
-    with joined(Path(run)) as processes:
-        train.train(PRESET, Path(run), steps=int(steps), processes=processes)
+    with distributed_context(Path(run)) as context:
+        train.train(PRESET, Path(run), steps=int(steps), context=context)
 
 
 def _rate_table(scores: dict[str, dict[str, dict[str, float]]]) -> str:

@@ -13,10 +13,10 @@ from xlatent.core.bundle import DEFAULT_MODEL, locate, read_info, sha256, write_
 @pytest.fixture(scope="module", autouse=True)
 def fewer_spectra():
     """As many spectra as make a comparison, not as many as make a good one."""
-    from xlatent.cli import compare_models
+    from xlatent.workflows import compare_models
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compare_models, "_N_SIMULATED", 96)
+        patch.setattr(compare_models, "N_SIMULATED", 96)
         yield
 
 
@@ -80,3 +80,12 @@ def test_mistakes_are_one_sentence(xlatent, drawers):
     assert few.exit_code == 2 and "50 or more spectra, found 3" in few.stderr and few.stderr.count("\n") == 1
     none = xlatent("compare-models", DEFAULT_MODEL, DEFAULT_MODEL, "--spectra", drawers / "absent.pha")
     assert none.exit_code == 1 and none.stderr.count("\n") == 1
+
+
+def test_the_help_says_how_many_spectra_it_wants(xlatent):
+    from xlatent.infer.compare import MIN_SPECTRA
+    from xlatent.workflows.compare_models import N_SIMULATED
+
+    text = " ".join(re.sub("[│╭╮╰╯─]", " ", xlatent("compare-models", "--help").stdout).split())
+    assert f"{MIN_SPECTRA} or more spectra" in text and MIN_SPECTRA == 50
+    assert f"{N_SIMULATED} simulated spectra" in text or N_SIMULATED == 96

@@ -5,7 +5,7 @@ import pickle
 from pathlib import Path
 
 from xlatent.cli.main import app
-from xlatent.model import preset, train
+from xlatent.model import batches, preset, train
 
 LOG_EVERY = 10
 shipped = preset.load_preset
@@ -23,5 +23,5 @@ if __name__ == "__main__":
     folder = Path(os.environ["SMALL_TRAIN"])
     (folder / os.environ["RANK"]).write_text(str(os.getpid()))
     # Its making takes seconds, and it is always the same one.
-    train.Observatory = lambda grid, energy: pickle.loads((folder / "observatory").read_bytes())
+    batches.Observatory = lambda grid, energy: pickle.loads((folder / "observatory").read_bytes())
     app()

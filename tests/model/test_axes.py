@@ -12,9 +12,10 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 from xlatent.core.bundle import locate  # noqa: E402
 from xlatent.core.grid import ModelGrid  # noqa: E402
-from xlatent.model import export, train  # noqa: E402
+from xlatent.model import export, objectives  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
 from xlatent.model.axes import canonical_axes  # noqa: E402
+from xlatent.model.batches import simulated_batches  # noqa: E402
 from xlatent.model.checkpoint import load  # noqa: E402
 from xlatent.model.preset import Preset, Training, load_preset  # noqa: E402
 
@@ -45,13 +46,13 @@ def bundle(shipped, tmp_path_factory):
 
 def views(n_batches=1):
     energy = torch.as_tensor(GRID.energy, dtype=torch.float32)
-    batches = train.simulated_batches(GRID, Training(batch=64, min_counts=1e3, max_counts=1e5), 5, 0, energy)
-    return [next(batches) for _ in range(n_batches)]
+    made = simulated_batches(GRID, Training(batch=64, min_counts=1e3, max_counts=1e5), 5, 0, energy)
+    return [next(made) for _ in range(n_batches)]
 
 
 def encoded(model, seen):
     with torch.no_grad():
-        return model.encoder(seen.counts, seen.off, seen.unit, seen.spread, seen.scale)
+        return model.encoder(*seen.encoder_inputs)
 
 
 def test_axes_are_a_rotation_ordered_by_information(shipped):
@@ -101,7 +102,7 @@ def test_the_bundle_says_the_same_in_other_words(shipped, bundle):
     (_, seen), *_ = views()
     mean, factor = encoded(model, seen)
     inputs = dict(zip(["counts", "background", "unit", "spread", "scale"],
-                      (seen.counts, seen.off, seen.unit, seen.spread, seen.scale), strict=True))  # fmt: skip
+                      seen.encoder_inputs, strict=True))  # fmt: skip
     run = onnxruntime.InferenceSession(bundle / "encoder.onnx", providers=["CPUExecutionProvider"])
     z, root = run.run(None, {name: value.numpy() for name, value in inputs.items()})
     np.testing.assert_allclose(z, mean @ axes.T, atol=1e-3)
@@ -125,7 +126,7 @@ def test_training_goes_on_from_a_turned_bundle_where_it_was(shipped, bundle):
     (photons, seen), *_ = views()
     noise = torch.randn(2 * len(photons), 8, generator=torch.Generator().manual_seed(0))
     losses = [
-        train.poisson_loss(m, GRID, photons, seen, preset.training, 1.0, noise)[0].detach() for m in (model, again)
+        objectives.poisson_loss(m, GRID, photons, seen, preset.training, 1.0, noise)[0].detach() for m in (model, again)
     ]
     assert float(losses[0]) == float(losses[1])
 

@@ -20,7 +20,7 @@ torch = pytest.importorskip("torch")
 from safetensors.torch import load_file  # noqa: E402
 
 from xlatent.core.grid import ModelGrid  # noqa: E402
-from xlatent.model import train  # noqa: E402
+from xlatent.model import batches, train  # noqa: E402
 from xlatent.model.checkpoint import read_checkpoint  # noqa: E402
 
 STEPS = 20
@@ -37,9 +37,9 @@ copyreg.pickle(types.ModuleType, lambda module: (importlib.import_module, (modul
 def observatory():
     """Made once, for its making takes seconds."""
     grid = ModelGrid()
-    made = train.Observatory(grid, torch.as_tensor(grid.energy, dtype=torch.float32))
+    made = batches.Observatory(grid, torch.as_tensor(grid.energy, dtype=torch.float32))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "Observatory", lambda grid, energy: made)
+        patch.setattr(batches, "Observatory", lambda grid, energy: made)
         patch.setattr(train, "LOG_EVERY", small_train.LOG_EVERY)
         yield made
 

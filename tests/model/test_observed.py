@@ -17,7 +17,7 @@ from xlatent.core.grid import ModelGrid  # noqa: E402
 from xlatent.core.projection import Projector  # noqa: E402
 from xlatent.core.spectrum import Spectrum  # noqa: E402
 from xlatent.formats.store import open_store, write  # noqa: E402
-from xlatent.model import observed, train  # noqa: E402
+from xlatent.model import batches, observed, train  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
 from xlatent.model.observed import Observed, compare_scores, exclusion_reason, split_counts  # noqa: E402
 from xlatent.model.preset import Network, Training, load_preset  # noqa: E402
@@ -66,7 +66,7 @@ class Oracle(Autoencoder):
 @pytest.fixture(autouse=True)
 def one_observatory(monkeypatch):
     """Its making takes seconds, and it is always the same one."""
-    monkeypatch.setattr(train, "Observatory", lambda grid, energy: observatory())
+    monkeypatch.setattr(batches, "Observatory", lambda grid, energy: observatory())
 
 
 @functools.cache
@@ -97,11 +97,15 @@ def test_what_the_model_is_given_is_what_inference_gives_it(data, spectra):
     views, projector = data._views(spectra[0][:8], CPU), Projector(GRID)
     for i, spectrum in enumerate(spectra[0][:8]):
         o = prepare(spectrum, projector)
-        for name, found in {"counts": views.counts, "background": views.off, "spread": views.spread}.items():
+        for name, found in {
+            "counts": views.counts,
+            "background": views.background_counts,
+            "spread": views.energy_spread,
+        }.items():
             np.testing.assert_allclose(found[i].numpy(), o.features[name], rtol=1e-4, atol=1e-5)
         expected = np.bincount(o.bins, o.alpha * o.mean_off, GRID.n_chan + 1)[1:]
         np.testing.assert_allclose(views.background[i].numpy(), expected, rtol=1e-5)
-        share = views.unit[i].numpy() / views.unit[i].numpy().sum()
+        share = views.reference_counts[i].numpy() / views.reference_counts[i].numpy().sum()
         np.testing.assert_allclose(share, o.features["unit"] / o.features["unit"].sum(), rtol=1e-4)
         folded = views.fold(torch.as_tensor(np.tile(GRID.reference, (8, 1)), dtype=torch.float32))[i].numpy()
         np.testing.assert_allclose(folded * spectrum.exposure, GRID.reference @ o.matrix, rtol=1e-3)
@@ -130,7 +134,7 @@ def test_what_is_of_no_use_is_passed_over_and_counted(tmp_path, spectra):
     assert found.train.tolist() == list(range(6)) and found.passed_over.total() == 5
     assert "2 whose response does not cover 0.5-8 keV" in found.reasons and "1 without response" in found.reasons
     batch = found.batch(0, 0, 6, CPU)
-    assert torch.isfinite(batch.counts).all() and torch.isfinite(batch.unit).all()
+    assert torch.isfinite(batch.counts).all() and torch.isfinite(batch.reference_counts).all()
 
 
 def test_it_is_told_how_far_reading_is(folder):
@@ -183,7 +187,9 @@ def test_no_count_of_the_half_that_is_scored_tells_on_the_half_that_is_encoded(d
     (seen, other), = asked  # fmt: skip
     whole = data._views([data._store[int(i)] for i in data.validation], CPU)
     assert torch.equal(seen.counts + other, whole.counts)
-    assert (seen.off <= whole.off).all() and seen.off.sum() < 0.6 * whole.off.sum()
+    assert (
+        seen.background_counts <= whole.background_counts
+    ).all() and seen.background_counts.sum() < 0.6 * whole.background_counts.sum()
 
 
 def test_better_by_how_much():
@@ -222,10 +228,10 @@ def test_weights_and_data_make_small_steps(tmp_path, data):
         end = load_file(train.train(preset, tmp_path / name, steps=1, data=data, weights=weights))
         far[name] = max(float((end[f"model.{k}"] - v).abs().max()) for k, v in start.items())
         # After one step nine tenths of the average are the new weights; fine-tuning ends half way back.
-        share = 0.9 * train.KEPT if name == "gentle" else 0.9
+        share = 0.9 * train.WEIGHT_INTERPOLATION if name == "gentle" else 0.9
         for k, v in start.items():
             torch.testing.assert_close(end[f"average.{k}"], v + share * (end[f"model.{k}"] - v), msg=f"{name} {k}")
-    assert far["gentle"] == pytest.approx(train.GENTLE * far["whole"], rel=0.05)
+    assert far["gentle"] == pytest.approx(train.FINETUNE_LR_SCALE * far["whole"], rel=0.05)
 
 
 def test_killed_and_resumed_it_goes_on_where_it_was(tmp_path, monkeypatch, data, folder):

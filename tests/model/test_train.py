@@ -11,7 +11,7 @@ from safetensors.torch import load_file  # noqa: E402
 from xlatent.core.errors import ModelError, ParameterError  # noqa: E402
 from xlatent.core.grid import ModelGrid  # noqa: E402
 from xlatent.infer.embed import load_model  # noqa: E402
-from xlatent.model import export, train  # noqa: E402
+from xlatent.model import batches, export, train  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
 from xlatent.model.preset import Network, Preset, Training, load_preset  # noqa: E402
 from xlatent.workflows.simulate import simulate  # noqa: E402
@@ -103,10 +103,10 @@ def test_a_preset_takes_no_unknown_setting():
 def test_batches_depend_on_seed_and_step_alone():
     grid, training = ModelGrid(), Training(batch=8)
     energy = torch.as_tensor(grid.energy, dtype=torch.float32)
-    stream = train.simulated_batches(grid, training, 7, 0, energy)
+    stream = batches.simulated_batches(grid, training, 7, 0, energy)
     next(stream)
     photons, views = next(stream)
-    later_photons, later = next(train.simulated_batches(grid, training, 7, 1, energy))
+    later_photons, later = next(batches.simulated_batches(grid, training, 7, 1, energy))
     assert torch.equal(photons, later_photons) and torch.equal(views.counts, later.counts)
     assert torch.equal(photons[:8], photons[8:])  # pairs: the same source seen twice
     assert not torch.equal(views.counts[:8], views.counts[8:])
@@ -114,9 +114,9 @@ def test_batches_depend_on_seed_and_step_alone():
 
 def test_batches_made_ahead_by_other_processes_are_the_same_in_the_same_order():
     grid = ModelGrid()
-    made = train.SimulatedBatches(grid, Training(batch=8), 7, torch.as_tensor(grid.energy, dtype=torch.float32))
+    made = batches.SimulatedBatches(grid, Training(batch=8), 7, torch.as_tensor(grid.energy, dtype=torch.float32))
     cpu = torch.device("cpu")
-    ahead, here = (list(train.supply(made, (4, 0, 2), cpu, makers)) for makers in (2, 0))
+    ahead, here = (list(batches.prefetch_batches(made, (4, 0, 2), cpu, workers)) for workers in (2, 0))
     for (photons, views), (same_photons, same_views) in zip(ahead, here, strict=True):
         assert torch.equal(photons, same_photons)
         for field in fields(views):

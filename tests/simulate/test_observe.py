@@ -21,7 +21,7 @@ def views_of(observatory, seed, counts=1000.0, n=64):
 
 def test_the_same_seed_sees_the_same(observatory):
     (_, a), (_, b) = views_of(observatory, 1), views_of(observatory, 1)
-    assert np.array_equal(a.counts, b.counts) and np.array_equal(a.off, b.off)
+    assert np.array_equal(a.counts, b.counts) and np.array_equal(a.background_counts, b.background_counts)
 
 
 def test_counts_are_poisson_about_their_mean(observatory):
@@ -37,9 +37,9 @@ def test_the_background_is_measured_without_bias(observatory):
     seen = views.scale > 0
     expected = views.background[seen].sum(axis=1)
     error = np.sqrt(views.scale[seen] * expected)
-    pulls = (views.off[seen].sum(axis=1) - expected) / np.maximum(error, 1e-9)
+    pulls = (views.background_counts[seen].sum(axis=1) - expected) / np.maximum(error, 1e-9)
     assert abs(pulls[expected > 1].mean()) < 0.6
-    assert np.all(views.off[~seen] == 0)
+    assert np.all(views.background_counts[~seen] == 0)
 
 
 def test_fold_is_the_way_the_source_was_seen(observatory):
@@ -56,4 +56,4 @@ def test_torch_sees_the_same(observatory):
     ours = observatory.observe(np.random.default_rng(6), photons, np.full(16, 500.0))
     theirs = other.observe(np.random.default_rng(6), torch.as_tensor(photons), np.full(16, 500.0))
     np.testing.assert_allclose(theirs.source.numpy(), ours.source, rtol=1e-8)
-    np.testing.assert_allclose(theirs.unit.numpy(), ours.unit, rtol=1e-8)
+    np.testing.assert_allclose(theirs.reference_counts.numpy(), ours.reference_counts, rtol=1e-8)

@@ -7,9 +7,6 @@ import typer
 
 from xlatent.cli.ui import progress_bar, torch_needed
 
-_N_CALIBRATION, _LOG_COUNTS = 1600, (4.0, 6.0)  # simulated spectra, bright: noise must not pass for errors
-_TRAINING = "Simulated spectra (xlatent.simulate.population, seen through simulated ACIS responses of 1999 to 2026)."
-
 
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.", show_default=False)],
@@ -25,25 +22,8 @@ def export(
     ] = 0,
 ) -> None:
     """Write the weights of a training run as a bundle: ONNX graphs, weights, what they are, how far they hold."""
-    with torch_needed():
-        from xlatent.model import distil as distilling
-        from xlatent.model import export as exporting
-        from xlatent.model.flux_head import export_flux_head
-    from xlatent.core.bundle import sha256, write_info
-    from xlatent.infer.calibrate import model_errors
-    from xlatent.infer.decoder_errors import FILE
-    from xlatent.infer.embed import FLUXES, load_model
-    from xlatent.simulate.reference import reference_spectra
+    from xlatent.workflows.export import export_model
 
-    exporting.export(run, output, name=name, training=_TRAINING)
-    if distil:
-        with progress_bar("distilling", distil) as progress:
-            distilling.distil(output, distil, progress)
-    model = load_model(output, threads=1)
-    if model.info.probabilistic:
-        spectra, photons = reference_spectra(model.grid, _N_CALIBRATION, _LOG_COUNTS)
-        model_errors(model, spectra, photons).save(output / FILE)
-        export_flux_head(model.decode, model.grid, model.info.latents, output / FLUXES)
-        files = model.info.files | {name: sha256(output / name) for name in (FILE, FLUXES)}
-        write_info(model.info.model_copy(update={"files": files}), output)
+    with torch_needed(), progress_bar("distilling") as show:
+        export_model(run, output, name=name, distil=distil, progress=show)
     typer.echo(f"{output} written; use it with --model {output}")

@@ -16,13 +16,6 @@ def simulate(
     """Simulate Chandra ACIS observations: PHA, background, ARF and RMF of each source, and what went in."""
     from xlatent.workflows import simulate as simulation
 
-    done = 0
     with progress_bar("sources", n) as show:
-
-        def advance(more: int) -> None:
-            nonlocal done
-            done += more
-            show(done)
-
-        paths = simulation.simulate(n, seed, output, advance)
+        paths = simulation.simulate(n, seed, output, show)
     typer.echo(f"{len(paths)} {'source' if n == 1 else 'sources'} and {simulation.TRUTH} written to {output}")

@@ -1,16 +1,14 @@
 """``xlatent train``: a model from simulated spectra, and from real ones."""
 
 import os
-import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from xlatent.cli.ui import progress_bar, torch_needed
-from xlatent.core.errors import XlatentWarning
+from xlatent.cli.ui import torch_needed
 
 
 def train(
@@ -39,49 +37,49 @@ def train(
     """
     if threads is not None:
         os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # read when torch is loaded
-    with torch_needed():
-        from xlatent.model import train as training
-        from xlatent.model.distributed import joined
-        from xlatent.model.observed import Observed
-        from xlatent.model.preset import load_preset
-    from xlatent.core.bundle import locate
-    from xlatent.core.grid import ModelGrid
+    from xlatent.workflows.train import train_model
 
-    with joined(output) as processes, _bars() as progress:
-        say = typer.echo if processes.first else lambda text: None
-        weights = None if start is None else locate(start) / "weights.safetensors"
-        observed = None if data is None else Observed(data, ModelGrid(), progress)
-        if observed is not None:
-            say(f"{data}: {len(observed.train)} spectra to train on, {len(observed.validation)} to judge by")
-            if observed.passed_over and processes.first:
-                passed = f"{observed.passed_over.total()} spectra are passed over: {observed.reasons}"
-                warnings.warn(f"{data}: {passed}", XlatentWarning, stacklevel=2)
-        checkpoint = training.train(
-            load_preset(preset), output, steps=steps, minutes=minutes, resume=resume, weights=weights, seed=seed,
-            data=observed, report=_held_out, batches=batches, processes=processes,
+    with torch_needed(), _bar(preset) as (show, tell):
+
+        def report(line: dict[str, Any]) -> None:
+            tell(line)
+            _print_score(line)
+
+        checkpoint = train_model(
+            preset, output, steps=steps, minutes=minutes, resume=resume, start=start, data=data, seed=seed,
+            batches=batches, report=report, progress=show, on_status=typer.echo,
         )  # fmt: skip
-        say(f"{checkpoint} written; make a model of it with: xlatent export {output} --output BUNDLE --name NAME")
+    if checkpoint is not None:
+        typer.echo(
+            f"{checkpoint} written; make a model of it with: xlatent export {output} --output BUNDLE --name NAME"
+        )
 
 
 @contextmanager
-def _bars() -> Iterator[Callable[[str, int, int], None]]:
-    """Show one progress bar after the other, each for as long as it is not full."""
-    with ExitStack() as shown:
-        bars: dict[str, Callable[..., None]] = {}
+def _bar(preset: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[dict[str, Any]], None]]]:
+    """Show progress and the last line of the log on stderr, if that is a terminal: functions that take them."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-        def show(what: str, done: int, total: int) -> None:
-            if what not in bars:
-                bars[what] = shown.enter_context(progress_bar(what, total))
-            bars[what](done)
-            if done == total:
-                bars.clear()
-                shown.close()
+    console = Console(stderr=True)
+    said = TextColumn("{task.fields[said]}")
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), said)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(preset, total=None, said="")
 
-        yield show
+        def show(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        def tell(line: dict[str, Any]) -> None:
+            if "loss" in line:
+                text = f"loss {line['loss']:.2f}  active {line['active']:.1f}  {line['spectra_per_s']:.0f} spectra/s"
+                bar.update(task, said=text)
+
+        yield show, tell
 
 
-def _held_out(line: dict[str, Any]) -> None:
-    """Tell the score of held-out counts, where a line of the log has one."""
+def _print_score(line: dict[str, Any]) -> None:
+    """Print the score of held-out counts, where a line of the log has one."""
     score = line.get("held_out", {})
     if "end" in score:
         by, error = score["better_by"], score["standard_error"]

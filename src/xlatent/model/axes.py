@@ -6,8 +6,8 @@ from torch import Tensor
 
 from xlatent.core.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder
+from xlatent.model.batches import simulated_batches
 from xlatent.model.preset import Preset, Training
-from xlatent.model.train import simulated_batches
 
 # The reference set: drawn like the training's, from a seed of its own, in the range of counts that most science is done
 # in. Axes found from either half of it agree to better than 1 %.
@@ -59,7 +59,7 @@ def canonical_axes(
     with torch.no_grad():
         for _ in range(n_batches):
             _, views = next(batches)
-            mean, factor = model.encoder(views.counts, views.off, views.unit, views.spread, views.scale)
+            mean, factor = model.encoder(*views.encoder_inputs)
             learnt = torch.linalg.inv((factor @ factor.mT).double())
             # The posterior under the whole prior: see xlatent.infer.observation.undo_beta_weighting.
             precision = unit + preset.training.beta_end * (learnt - unit)

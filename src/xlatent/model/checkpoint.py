@@ -9,6 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from xlatent.core.atomic import atomic
 from xlatent.core.errors import ModelError
 from xlatent.model.autoencoder import Autoencoder
 
@@ -21,13 +22,19 @@ def write_checkpoint(run: Path, state: dict[str, Any], tensors: dict[str, Tensor
 
     The state is in both files: two cannot be put in place at once, and `read_checkpoint` believes the tensors'.
     """
-    path = run / TENSORS
-    described, partial = json.dumps(state, indent=1), [run / f"{name}.part" for name in (TENSORS, STATE)]
-    save_file({k: v.contiguous().cpu().clone() for k, v in tensors.items()}, partial[0], {"state": described})
-    partial[1].write_text(described)
-    partial[0].replace(path)
-    partial[1].replace(run / STATE)
-    return path
+    described = json.dumps(state, indent=1)
+    with atomic(run / STATE) as partial:
+        partial.write_text(described)
+        with atomic(run / TENSORS) as whole:
+            save_file({k: v.contiguous().cpu().clone() for k, v in tensors.items()}, whole, {"state": described})
+    return run / TENSORS
+
+
+def remove_unfinished(run: Path) -> None:
+    """Remove what a process that was killed while it wrote a checkpoint has left."""
+    for name in (STATE, TENSORS):
+        for unfinished in run.glob(f".*.{name}"):
+            unfinished.unlink(missing_ok=True)
 
 
 def read_checkpoint(run: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -90,8 +97,8 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path} is damaged ({error}); {_REMEDY}") from error
 
 
-def chosen(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
-    """The tensors of a checkpoint that are named ``kind.``..., without it."""
+def select_tensors(tensors: dict[str, Tensor], kind: str) -> dict[str, Tensor]:
+    """Select the tensors of a checkpoint that are named ``kind.``..., and leave the prefix away."""
     return {name.removeprefix(f"{kind}."): value for name, value in tensors.items() if name.startswith(f"{kind}.")}
 
 

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from xlatent.core.bundle import read_info, sha256, write_info
 from xlatent.core.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder, Decoder
+from xlatent.model.batches import simulated_batches
 from xlatent.model.checkpoint import load, read_tensors
 from xlatent.model.export import export_decoder
 from xlatent.model.preset import Preset
-from xlatent.model.train import simulated_batches
 
 # Of the arithmetic of width 384 an eighth.
 _WIDTH, _BATCH, _RATE, _WARM_UP = 128, 256, 3e-3, 0.01
@@ -24,7 +24,7 @@ _EXACT = 0.03  # of ln(photons), beyond which an error counts only as itself and
 _HOW = "The decoder is one of width {}, which learnt in {:,} steps to stand for the trained one of width {}."
 
 
-def distil(bundle: Path, steps: int, progress: Callable[[int], None] | None = None) -> None:
+def distil(bundle: Path, steps: int, progress: Callable[[int, int], None] | None = None) -> None:
     """Train a narrow decoder to give what that in a bundle's weights gives, and make it the bundle's decoder.
 
     Half of the points at which they are compared are draws from posteriors of simulated spectra, somewhat widened, half
@@ -36,7 +36,7 @@ def distil(bundle: Path, steps: int, progress: Callable[[int], None] | None = No
         With ``weights.safetensors``, which stay as they are; ``decoder.onnx`` is replaced and ``bundle.json`` says so.
     steps : int
     progress : callable, optional
-        Called with the number of steps done since the last call.
+        Called with the number of steps done and ``steps``.
 
     Raises
     ------
@@ -57,7 +57,7 @@ def distil(bundle: Path, steps: int, progress: Callable[[int], None] | None = No
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, _RATE, steps, pct_start=_WARM_UP, cycle_momentum=False, final_div_factor=1e3
     )
-    for _ in range(steps):
+    for step in range(steps):
         z = points.draw()
         wanted = whole.decoder(z)
         share = torch.softmax(wanted, dim=1)
@@ -68,7 +68,7 @@ def distil(bundle: Path, steps: int, progress: Callable[[int], None] | None = No
         optimiser.step()
         schedule.step()
         if progress is not None:
-            progress(1)
+            progress(step + 1, steps)
     whole.decoder = small
     export_decoder(whole.eval(), bundle)
     files = info.files | {"decoder.onnx": sha256(bundle / "decoder.onnx")}
@@ -84,7 +84,7 @@ class _Points:
         found = []
         for _ in range(_SOURCES // (2 * preset.training.batch)):
             _, views = next(batches)
-            found.append(model.encoder(views.counts, views.off, views.unit, views.spread, views.scale))
+            found.append(model.encoder(*views.encoder_inputs))
         self._mean, self._factor = (torch.cat(parts) for parts in zip(*found, strict=True))
         self._generator = torch.Generator().manual_seed(_SEED)
 

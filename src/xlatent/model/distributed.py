@@ -27,7 +27,7 @@ def _own_device() -> torch.device:
 
 
 @dataclass(frozen=True)
-class Processes:
+class DistributedContext:
     """Process ``rank`` of ``number``, which train together; by default one that is alone.
 
     The first, of rank 0, keeps time, writes checkpoints and log, and speaks.
@@ -38,7 +38,7 @@ class Processes:
     device: torch.device = field(default_factory=_own_device)
 
     @property
-    def again(self) -> bool:
+    def restarted(self) -> bool:
         """Whether torchrun has started all anew, because one was lost and it was given --max-restarts."""
         return _attempt() > 0
 
@@ -47,8 +47,8 @@ class Processes:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
 
-    def add(self, tensors: list[Tensor]) -> None:
-        """Put in place of each tensor its sum over all processes, the same to the last bit in each."""
+    def all_reduce(self, tensors: list[Tensor]) -> None:
+        """Replace each tensor by its sum over all processes, the same to the last bit in each."""
         if self.number == 1:
             return
         whole = torch.cat([tensor.flatten() for tensor in tensors])  # one message for all
@@ -57,8 +57,8 @@ class Processes:
         for tensor, part in zip(tensors, whole.split([tensor.numel() for tensor in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def from_first(self, find: Callable[[], Found]) -> Found:
-        """Return in every process what ``find``, called in the first alone, returns there."""
+    def broadcast(self, find: Callable[[], Found]) -> Found:
+        """Hand to every process what ``find``, called in the first alone, returns there."""
         if self.number == 1:
             return find()
         found: list[Any] = [find() if self.first else None]
@@ -68,7 +68,7 @@ class Processes:
 
 
 @contextmanager
-def joined(output: Path) -> Iterator[Processes]:
+def distributed_context(output: Path) -> Iterator[DistributedContext]:
     """Join the other processes that torchrun has started, or be alone where it has not.
 
     What goes wrong in all of them, or in one and thereby in the others, is said once, by the first to notice.
@@ -86,7 +86,7 @@ def joined(output: Path) -> Iterator[Processes]:
         If another process ended, or torchrun was told to stop.
     """
     if not {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
-        yield Processes()
+        yield DistributedContext()
         return
     device, local = _own_device(), int(os.environ["LOCAL_RANK"])
     store, rank, number = next(dist.rendezvous("env://"))
@@ -104,7 +104,7 @@ def joined(output: Path) -> Iterator[Processes]:
             dist.init_process_group(
                 "nccl" if device.type == "cuda" else "gloo", store=store, rank=rank, world_size=number
             )
-        yield Processes(rank, number, device)
+        yield DistributedContext(rank, number, device)
         dist.destroy_process_group()
     except (XlatentError, _LostError) as error:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # torchrun sends it to those that remain; this one is leaving

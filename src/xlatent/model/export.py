@@ -18,7 +18,7 @@ from xlatent.core.errors import ModelError
 from xlatent.core.grid import ModelGrid
 from xlatent.model.autoencoder import Autoencoder
 from xlatent.model.axes import canonical_axes
-from xlatent.model.checkpoint import STATE, TENSORS, chosen, load, read_state, read_tensors
+from xlatent.model.checkpoint import STATE, TENSORS, load, read_state, read_tensors, select_tensors
 from xlatent.model.preset import Preset
 
 AGREEMENT = 1e-4
@@ -116,7 +116,7 @@ def export(run: Path, output: Path, *, name: str, training: str) -> Path:
         ) from error
     grid = ModelGrid()
     model = Autoencoder(preset, grid)
-    load(model, chosen(read_tensors(run / TENSORS), "average"), run / TENSORS)
+    load(model, select_tensors(read_tensors(run / TENSORS), "average"), run / TENSORS)
     model.eval()
     axes, information = canonical_axes(model, preset, grid)
     model.axes.copy_(axes)

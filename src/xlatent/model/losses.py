@@ -45,7 +45,7 @@ def divergence(
     return 0.5 * (variance + mean**2 - 1.0).sum(dim=1) - log_diagonal.sum(dim=1)
 
 
-def collapse(mean: Float[Tensor, "bright latents"]) -> Float[Tensor, ""]:
+def aggregate_posterior_kl(mean: Float[Tensor, "bright latents"]) -> Float[Tensor, ""]:
     """Divergence from N(0, 1) of a Gaussian with the mean and covariance of many spectra's latents.
 
     The latents of spectra bright enough to be known must fill all directions of the prior. Judged by the determinant,

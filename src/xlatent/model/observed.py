@@ -17,7 +17,7 @@ from xlatent.core.spectrum import Spectrum
 from xlatent.formats.store import open_store
 from xlatent.model.autoencoder import Autoencoder
 from xlatent.model.losses import expected_deviance, profiled_amplitude
-from xlatent.simulate.observe import Views
+from xlatent.simulate.observe import SimulatedObservations
 
 SHARE = 0.5
 """Part of each batch and of the loss that real spectra have: as much to learn from them as not to forget by."""
@@ -97,7 +97,7 @@ class Observed:
         """Reasons for which spectra were passed over, and how many."""
         return ", ".join(f"{n} {reason}" for reason, n in self.passed_over.most_common())
 
-    def batch(self, seed: int, step: int, size: int, device: torch.device) -> Views:
+    def batch(self, seed: int, step: int, size: int, device: torch.device) -> SimulatedObservations:
         """Take the spectra of one step of training; each is used once before any is used again.
 
         In every epoch the shards are shuffled, and the spectra within each: the order depends on ``(seed, epoch)``
@@ -112,13 +112,15 @@ class Observed:
         rank = rng.permutation(len(self._store.shards))[self._shard]
         return self.train[np.lexsort((rng.random(len(rank)), rank))]
 
-    def _views(self, spectra: list[Spectrum], device: torch.device) -> Views:
+    def _views(self, spectra: list[Spectrum], device: torch.device) -> SimulatedObservations:
         rows = [self._row(spectrum) for spectrum in spectra]
         counts, off, background, scale, unit, spread, matrix = (
             torch.as_tensor(np.asarray(values, dtype=np.float32), device=device) for values in zip(*rows, strict=True)
         )
         area = torch.ones((len(rows), self.grid.n_energy), device=device)  # it is in the matrix
-        return Views(counts, off, torch.full_like(counts, torch.nan), background, scale, unit, spread, area, matrix)
+        return SimulatedObservations(
+            counts, off, torch.full_like(counts, torch.nan), background, scale, unit, spread, area, matrix
+        )
 
     def _row(self, spectrum: Spectrum) -> tuple[Any, ...]:
         """Put a spectrum on the grid: counts, background measured and expected, its scale, and the response."""
@@ -199,9 +201,9 @@ def split_counts(spectrum: Spectrum, rng: np.random.Generator) -> tuple[Spectrum
 
 
 @torch.no_grad()
-def score(model: Autoencoder, seen: Views, other: torch.Tensor) -> torch.Tensor:
+def score(model: Autoencoder, seen: SimulatedObservations, other: torch.Tensor) -> torch.Tensor:
     """Compute the deviance of counts ``other`` [n, n_chan] under what the model makes of ``seen`` [n]."""
-    mean, _ = model.encoder(seen.counts, seen.off, seen.unit, seen.spread, seen.scale)
+    mean, _ = model.encoder(*seen.encoder_inputs)
     shape = seen.fold(torch.exp(model.decoder(mean))) + 1e-12
     amplitude = profiled_amplitude(seen.counts, shape, seen.background + 1e-7)
     return expected_deviance(other, amplitude * shape + seen.background + 1e-7)

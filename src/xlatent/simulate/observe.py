@@ -18,24 +18,29 @@ _INSTRUMENT_LINES = (1.74, 2.14, 7.48)
 
 
 @dataclass(frozen=True)
-class Views:
+class SimulatedObservations:
     """``n`` sources as seen by ``n`` instrument states; arrays are ``[n, n_chan]`` unless said otherwise.
 
-    ``source`` and ``background`` are expected counts, ``counts`` and ``off`` the drawn ones (``off`` already scaled to
-    the source region), ``scale`` [n] the background scale, ``unit`` and ``spread`` the state's
-    `grid.reference_response_moments`. ``area`` [n, n_energy] (cm²) and ``matrix`` [groups, n_energy, n_chan] fold any
-    spectrum the same way.
+    ``source`` and ``background`` are expected counts, ``counts`` and ``background_counts`` the drawn ones (the latter
+    already scaled to the source region), ``scale`` [n] the background scale, ``reference_counts`` and ``energy_spread``
+    the state's `grid.reference_response_moments`. ``area`` [n, n_energy] (cm²) and ``matrix``
+    [groups, n_energy, n_chan] fold any spectrum the same way.
     """
 
     counts: Any
-    off: Any
+    background_counts: Any
     source: Any
     background: Any
     scale: Any
-    unit: Any
-    spread: Any
+    reference_counts: Any
+    energy_spread: Any
     area: Any
     matrix: Any
+
+    @property
+    def encoder_inputs(self) -> tuple[Any, ...]:
+        """What an encoder is shown: counts, background, reference counts, energy spread and background scale."""
+        return self.counts, self.background_counts, self.reference_counts, self.energy_spread, self.scale
 
     def fold(self, photons: Any) -> Any:
         """Fold photons per bin ``[n, n_energy]`` through each view's own response."""
@@ -82,7 +87,7 @@ class Observatory:
 
     def observe(
         self, rng: np.random.Generator, photons: Any, counts: Float[np.ndarray, " n"], groups: int = 8
-    ) -> Views:
+    ) -> SimulatedObservations:
         """See each source once.
 
         Parameters
@@ -97,7 +102,7 @@ class Observatory:
 
         Returns
         -------
-        Views
+        SimulatedObservations
         """
         xp, n = self._array, photons.shape[0]
         chosen = rng.integers(len(self.chips), size=groups)
@@ -115,7 +120,9 @@ class Observatory:
         background = background * self._to(scale > 0)[:, None]
         drawn = rng.poisson(self._host(source + background))
         off = rng.poisson(self._host(background) / np.maximum(scale, 1e-9)[:, None]) * scale[:, None]
-        return Views(self._to(drawn), self._to(off), source, background, self._to(scale), unit, spread, area, matrix)
+        return SimulatedObservations(
+            self._to(drawn), self._to(off), source, background, self._to(scale), unit, spread, area, matrix
+        )
 
     def _areas(self, rng: np.random.Generator, chips: np.ndarray) -> Any:
         """Effective areas, each with its own epoch, angle, contaminant and calibration error."""

@@ -48,7 +48,7 @@ def reference_spectra(
         )  # fmt: skip
         background, scale = None, float(views.scale[i])
         if scale > 0:
-            background = Spectrum(np.round(views.off[i] / scale), _EXPOSURE, backscale=1.0 / scale)
+            background = Spectrum(np.round(views.background_counts[i] / scale), _EXPOSURE, backscale=1.0 / scale)
         meta = {"name": f"reference{i}"}
         spectra.append(
             Spectrum(views.counts[i], _EXPOSURE, backscale=1.0, background=background, response=response, meta=meta)

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from astropy.table import Table
 
-from xlatent.core.errors import ParameterError, WriteError
+from xlatent.core.atomic import atomic
+from xlatent.core.errors import ParameterError
 from xlatent.core.spectrum import Response, Spectrum
 from xlatent.formats import ogip_write
 from xlatent.simulate import acis, population
@@ -21,7 +22,7 @@ _UNITS = {
 }  # fmt: skip
 
 
-def simulate(n: int, seed: int, output: str | Path, progress: Callable[[int], None] | None = None) -> list[Path]:
+def simulate(n: int, seed: int, output: str | Path, progress: Callable[[int, int], None] | None = None) -> list[Path]:
     """Write ``n`` simulated ACIS observations of sources of the training population.
 
     Each is a set of PHA, background, ARF and RMF; ``truth.ecsv`` says what went in.
@@ -35,7 +36,7 @@ def simulate(n: int, seed: int, output: str | Path, progress: Callable[[int], No
     output : str or Path
         Folder, made if absent.
     progress : callable, optional
-        Called with 1 after each observation.
+        Called with the observations written and ``n``.
 
     Returns
     -------
@@ -48,6 +49,13 @@ def simulate(n: int, seed: int, output: str | Path, progress: Callable[[int], No
         If ``n`` is not positive.
     WriteError
         If the folder cannot be written to.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> [path] = simulate(1, 3, tempfile.mkdtemp())
+    >>> path.name, (path.parent / TRUTH).is_file()
+    ('sim3_000.pha', True)
     """
     if n < 1:
         raise ParameterError(f"the number of observations to simulate must be at least 1, got {n}")
@@ -61,17 +69,14 @@ def simulate(n: int, seed: int, output: str | Path, progress: Callable[[int], No
         paths.append(ogip_write.write(spectrum, output, spectrum.name))
         truth.append(facts)
         if progress is not None:
-            progress(1)
+            progress(i + 1, n)
     table = Table(rows=truth)
     for name, unit in _UNITS.items():
         for column in (name, f"{name}_1", f"{name}_2"):
             if column in table.colnames and unit:
                 table[column].unit = unit
-    try:
-        table.write(output / f"{TRUTH}.part", format="ascii.ecsv", overwrite=True)
-        (output / f"{TRUTH}.part").replace(output / TRUTH)
-    except OSError as error:
-        raise WriteError(f"{output / TRUTH} cannot be written: {error.strerror}; choose another folder") from error
+    with atomic(output / TRUTH) as temporary:
+        table.write(temporary, format="ascii.ecsv")
     return paths
 
 
