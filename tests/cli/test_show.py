@@ -1,6 +1,8 @@
 """``xlatent show`` and ``xlatent info``."""
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
 SIGNATURES = {".png": b"\x89PNG", ".pdf": b"%PDF", ".svg": b"<?xml"}
 
@@ -74,3 +76,28 @@ def test_info_of_a_bad_file_is_one_sentence(xlatent, spoil):
     result = xlatent("info", spoil("image"))
     assert result.exit_code == 1
     assert result.stderr.startswith("xlatent: error: ") and result.stderr.count("\n") == 1
+
+
+@pytest.fixture
+def grating(drawers, tmp_path):
+    """PHA file of type II with two spectra of the bright source."""
+    with fits.open(drawers / "bright.pha") as file:
+        counts = np.asarray(file["SPECTRUM"].data["COUNTS"])
+        header = file["SPECTRUM"].header
+        columns = [fits.Column("COUNTS", f"{counts.size}J", array=np.stack([counts, 2 * counts]))]
+        table = fits.BinTableHDU.from_columns(columns, name="SPECTRUM")
+        table.header.update({key: header[key] for key in ("HDUCLAS1", "EXPOSURE")} | {"HDUCLAS4": "TYPE:II"})
+        fits.HDUList([fits.PrimaryHDU(), table]).writeto(tmp_path / "grating.pha")
+    return tmp_path / "grating.pha"
+
+
+def test_a_file_of_several_spectra_is_told_whole_and_not_drawn(xlatent, grating, drawers):
+    told = xlatent("info", grating, "--rmf", drawers / "bright.rmf", "--arf", drawers / "bright.arf")
+    assert told.exit_code == 0, told.stderr
+    facts = [line.split(None, 1) for line in told.stdout.splitlines() if line.strip()]
+    assert [fact[1] for fact in facts if fact[0] == "name"] == ["grating_1", "grating_2"]
+    first, second = (float(fact[1]) for fact in facts if fact[0] == "counts")
+    assert second == 2 * first
+    drawn = xlatent("show", grating, "--output", grating.with_suffix(".png"))
+    assert drawn.exit_code == 1 and "grating.pha holds 2 spectra (type II), and one can be drawn" in drawn.stderr
+    assert not grating.with_suffix(".png").exists()

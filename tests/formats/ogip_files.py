@@ -127,3 +127,17 @@ def whole(folder, name="src", **keywords):
         "ANCRFILE": f"{name}.arf", "RESPFILE": f"{name}.rmf", "BACKFILE": f"{name}_bkg.pi", "BACKSCAL": 0.1
     }  # fmt: skip
     return pha(folder / f"{name}.pi", **{**defaults, **keywords})
+
+
+def type_two(path, **keywords):
+    """PHA file of type II with three spectra."""
+    rows = np.array([COUNTS, COUNTS + 1, COUNTS + 2])
+    columns = [
+        column("SPEC_NUM", "I", [3, 5, 9]),
+        column("CHANNEL", f"{N_CHAN}J", np.tile(np.arange(1, N_CHAN + 1), (3, 1))),
+        column("COUNTS", f"{N_CHAN}J", rows),
+        column("EXPOSURE", "D", [10.0, 20.0, 30.0]),
+        column("RESPFILE", "12A", ["src.rmf"] * 3),
+        column("QUALITY", f"{N_CHAN}I", np.tile([0, 1], (3, N_CHAN // 2))),
+    ]
+    return save(path, table(columns, "SPECTRUM", HDUCLAS1="SPECTRUM", HDUCLAS4="TYPE:II", **keywords))

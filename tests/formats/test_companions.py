@@ -11,7 +11,6 @@ from xlatent.formats import inputs, ogip_spectrum
 
 from . import ogip_files as files
 from .ogip_files import COUNTS, N_ENERGY
-from .test_ogip_spectrum import type_two
 
 KEYWORDS = ("ANCRFILE", "RESPFILE", "BACKFILE")
 
@@ -99,7 +98,7 @@ def test_an_arf_alone_is_not_taken(tmp_path):
 
 def test_rows_of_type_two_are_not_given_one_response_by_name(tmp_path):
     files.whole(tmp_path)
-    path = type_two(tmp_path / "grating.pha")
+    path = files.type_two(tmp_path / "grating.pha")
     for name in ("grating.arf", "grating_bkg.pha"):
         shutil.copy(tmp_path / ("src.arf" if name.endswith("arf") else "src_bkg.pi"), tmp_path / name)
     with pytest.warns(XlatentWarning, match="without an ARF"):
@@ -137,7 +136,7 @@ def test_real_spectrum_whose_header_names_nothing(shared_data):
 @pytest.mark.parametrize("given", [True, False])
 def test_a_background_of_type_two_is_called_so(tmp_path, given):
     path = files.whole(tmp_path, BACKFILE="none" if given else "bkg.pha")
-    many = type_two(tmp_path / "bkg.pha")
+    many = files.type_two(tmp_path / "bkg.pha")
     with pytest.raises(ReadError, match=r"bkg\.pha, the background of .*src\.pi, is a PHA file of type II with 3 spec"):
         ogip_spectrum.read(path, background=many if given else None)
 

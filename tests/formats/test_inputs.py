@@ -10,7 +10,6 @@ from xlatent.formats import inputs, ogip_spectrum
 from xlatent.formats.ogip_response import ResponseReader
 
 from . import ogip_files as files
-from .test_ogip_spectrum import type_two
 
 
 def names(found):
@@ -173,7 +172,7 @@ def test_all_spectra_of_files_folders_manifests_and_patterns(tmp_path):
 
 def test_all_rows_of_type_two(tmp_path):
     files.whole(tmp_path)
-    spectra = inputs.read_all([type_two(tmp_path / "grating.pha", ANCRFILE="src.arf"), tmp_path / "src.pi"])
+    spectra = inputs.read_all([files.type_two(tmp_path / "grating.pha", ANCRFILE="src.arf"), tmp_path / "src.pi"])
     assert [spectrum.name for spectrum in spectra] == ["grating_3", "grating_5", "grating_9", "src"]
     assert len({id(spectrum.response) for spectrum in spectra}) == 1
 

@@ -236,23 +236,10 @@ def test_net_spectrum_is_pointed_out(tmp_path):
 # ---- type II
 
 
-def type_two(path, **keywords):
-    rows = np.array([COUNTS, COUNTS + 1, COUNTS + 2])
-    columns = [
-        files.column("SPEC_NUM", "I", [3, 5, 9]),
-        files.column("CHANNEL", f"{N_CHAN}J", np.tile(np.arange(1, N_CHAN + 1), (3, 1))),
-        files.column("COUNTS", f"{N_CHAN}J", rows),
-        files.column("EXPOSURE", "D", [10.0, 20.0, 30.0]),
-        files.column("RESPFILE", "12A", ["src.rmf"] * 3),
-        files.column("QUALITY", f"{N_CHAN}I", np.tile([0, 1], (3, N_CHAN // 2))),
-    ]
-    return files.save(path, files.table(columns, "SPECTRUM", HDUCLAS1="SPECTRUM", HDUCLAS4="TYPE:II", **keywords))
-
-
 def test_type_two_gives_one_spectrum_a_row(tmp_path):
     files.whole(tmp_path)
     spectra = ogip_spectrum.read_spectra(
-        type_two(tmp_path / "grating.pha", ANCRFILE="src.arf", BACKFILE="src_bkg.pi"), name="g"
+        files.type_two(tmp_path / "grating.pha", ANCRFILE="src.arf", BACKFILE="src_bkg.pi"), name="g"
     )
     assert [spectrum.name for spectrum in spectra] == ["g_3", "g_5", "g_9"]
     assert [spectrum.exposure for spectrum in spectra] == [10, 20, 30]
@@ -264,7 +251,7 @@ def test_type_two_gives_one_spectrum_a_row(tmp_path):
 
 def test_one_row_of_type_two(tmp_path):
     files.whole(tmp_path)
-    path = type_two(tmp_path / "grating.pha", ANCRFILE="src.arf", BACKFILE="src_bkg.pi")
+    path = files.type_two(tmp_path / "grating.pha", ANCRFILE="src.arf", BACKFILE="src_bkg.pi")
     spectrum = ogip_spectrum.read(path, row=1)
     assert (spectrum.name, spectrum.exposure) == ("grating_5", 20)
     np.testing.assert_array_equal(spectrum.counts, COUNTS + 1)
