@@ -251,3 +251,15 @@ def test_the_command(shared_data, tmp_path, lsdb):
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
     again = subprocess.run(command, capture_output=True, text=True)
     assert again.returncode == 2 and "is there already" in again.stderr
+
+
+def test_without_positions_the_latents_are_kept_and_found(tmp_path):
+    from xlatent.formats.inputs import read_all
+    from xlatent.workflows.embed import embed_files
+    from xlatent.workflows.simulate import simulate
+
+    simulate(2, 1, tmp_path / "sim")
+    with pytest.raises(WriteError, match=r"has a position.*the latents are in .*mine\.parts, which is read as a table"):
+        embed_files(tmp_path / "sim", tmp_path / "mine", layout="hats")
+    assert len(latent_tables.read(tmp_path / "mine.parts")) == len(read_all(tmp_path / "sim")) == 2
+    assert not (tmp_path / "mine").exists()

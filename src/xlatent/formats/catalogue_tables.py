@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def read_columns(path: str | Path, needed: Iterable[str] = ()) -> "Table":
-    """Read any table: a selection, a catalogue, labels.
+    r"""Read any table: a selection, a catalogue, labels.
 
     Parameters
     ----------
@@ -38,6 +38,14 @@ def read_columns(path: str | Path, needed: Iterable[str] = ()) -> "Table":
     ------
     ReadError
         If the suffix is another one, the file is missing or damaged, lacks a column or has no rows.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "labels.csv"
+    >>> _ = path.write_text("name,class\n3C 273,AGN\n")
+    >>> read_columns(path, ("name",))["class"].tolist()
+    ['AGN']
     """
     from astropy.utils.exceptions import AstropyWarning
 
@@ -186,7 +194,7 @@ class SourceTable:
 
 
 def read_joined(path: Path, other: Path | None, wanted: Sequence[str]) -> LatentTable:
-    """Read a latent table, and the columns wanted of another table by the sources' names.
+    r"""Read a latent table, and the columns wanted of another table by the sources' names.
 
     Where both tables have a column, the other's is taken.
 
@@ -203,6 +211,15 @@ def read_joined(path: Path, other: Path | None, wanted: Sequence[str]) -> Latent
     ------
     ReadError
         If a table cannot be read, neither has a column, the other names a source twice, or no name is in both.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> latents = LatentTable({"name": ["3C 273"]}).write(folder / "latents.fits")
+    >>> _ = (folder / "labels.csv").write_text("name,class\n3C 273,AGN\n")
+    >>> read_joined(latents, folder / "labels.csv", ["class"])["class"].tolist()
+    ['AGN']
     """
     table = latent_tables.read(path)
     extra = SourceTable(other) if other is not None else None

@@ -48,6 +48,12 @@ def write(table: LatentTable, path: str | Path) -> Path:
     ------
     WriteError
         If the suffix is another one, or the folder is missing or not writable.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> write(LatentTable({"name": ["a"]}), Path(tempfile.mkdtemp()) / "latents.vot").name
+    'latents.vot'
     """
     path = Path(path)
     if path.suffix not in _FORMATS:
@@ -76,6 +82,13 @@ def write_stream(parts: "Iterable[pa.Table]", path: str | Path) -> int:
     ------
     WriteError
         If the folder is missing or not writable.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> parts = (to_arrow(LatentTable({"name": [name]})) for name in "abc")
+    >>> write_stream(parts, Path(tempfile.mkdtemp()) / "latents.parquet")
+    3
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -114,6 +127,13 @@ def read(path: str | Path) -> LatentTable:
     ------
     ReadError
         If the suffix is another one, the file is missing or damaged, or it has no latents; if parts are missing.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = write(LatentTable({"name": ["a"], "counts": [12.0]}), Path(tempfile.mkdtemp()) / "latents.ecsv")
+    >>> read(path).loc["a"]["counts"]
+    12.0
     """
     from xlatent.formats import partitions
 
@@ -145,7 +165,13 @@ def reading(path: Path, suffixes: Iterable[str]) -> Iterator[None]:
 
 
 def to_arrow(table: LatentTable) -> "pa.Table":
-    """Turn latents into what a Parquet file of them holds: columns with units, UCDs and descriptions, and origin."""
+    """Turn latents into what a Parquet file of them holds: columns with units, UCDs and descriptions, and origin.
+
+    Examples
+    --------
+    >>> to_arrow(LatentTable({"exposure": [1e4]})).schema.field("exposure").metadata[b"unit"]
+    b's'
+    """
     import pyarrow as pa
 
     known, fields, arrays = _schema_fields(), [], []
@@ -193,7 +219,13 @@ def _field(name: str, kind: "pa.DataType", unit: Any, ucd: Any, description: Any
 
 
 def from_arrow(stored: "pa.Table") -> LatentTable:
-    """Turn back what `to_arrow` made."""
+    """Turn back what `to_arrow` made.
+
+    Examples
+    --------
+    >>> from_arrow(to_arrow(LatentTable({"name": ["a"]})))["name"].tolist()
+    ['a']
+    """
     columns, meta = _columns_from_arrow(stored)
     return LatentTable(columns, {key: meta[key] for key in META_KEYS if meta[key]})
 

@@ -48,6 +48,16 @@ def open_store(path: str | Path) -> "Store":
     -----
     XlatentWarning
         If its building was not finished.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from importlib.resources import files
+    >>> import xlatent as xl
+    >>> folder = xl.build_store(files("xlatent") / "sample", tempfile.mkdtemp() + "/store").path
+    >>> store = open_store(folder)
+    >>> len(store), store[0].name, store.columns(["split"]).num_rows
+    (6, 'sim17_000', 6)
     """
     store = Store(path)
     if not store.info.complete:
@@ -312,6 +322,13 @@ def write(
         As `Writer`.
     ParameterError
         If a spectrum cannot be stored, or a column is not as long as there are spectra.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> spectra = [Spectrum(np.arange(4.0), 1e4, meta={"name": name}) for name in "ab"]
+    >>> write(spectra, tempfile.mkdtemp(), {"split": ["train", "test"]})[1].name
+    'b'
     """
     path = Path(path)
     further = {name: pa.array(values) for name, values in (columns or {}).items()}
