@@ -62,7 +62,7 @@ def export_model(
     if model.info.probabilistic:
         spectra, photons = reference_spectra(model.grid, _N_CALIBRATION, _LOG_COUNTS)
         model_errors(model, spectra, photons).save(output / FILE)
-        export_flux_head(model._decoder.log_flux, model.grid, model.info.latents, output / FLUXES)
+        export_flux_head(model.decode, model.grid, model.info.latents, output / FLUXES)
         files = model.info.files | {file: sha256(output / file) for file in (FILE, FLUXES)}
         write_info(model.info.model_copy(update={"files": files}), output)
     return output
