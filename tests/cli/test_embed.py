@@ -154,6 +154,20 @@ def test_a_warning_is_one_line_told_once(xlatent, data, tmp_path):
     assert lines[0].startswith("xlatent: warning: ") and "bright_bkg.pha" in lines[0]
 
 
+def test_warnings_of_many_files_are_one_line_and_listed(xlatent, data, tmp_path):
+    for name in ("bright", "faint"):
+        (data / f"{name}_bkg.pha").unlink()
+    failures = tmp_path / "f.csv"
+    result = xlatent("embed", data, "--no-refine", "--output", tmp_path / "t.fits", "--failures", failures)
+    assert result.exit_code == 0
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("xlatent: warning: ") and line.endswith("(the first of 2 such warnings)")
+    with failures.open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["name"] for row in rows] == ["bright", "faint"]
+    assert all(row["reason"].startswith("warning: ") and f"{row['name']}_bkg.pha" in row["reason"] for row in rows)
+
+
 def test_many_rows_are_told_as_a_digest(xlatent, data, tmp_path):
     (data / "list.csv").write_text("name,pha\n" + "".join(f"s{i},faint.pha\n" for i in range(41)))
     result = xlatent("embed", data / "list.csv", "--no-refine", "--output", tmp_path / "t.fits")

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock, Timeout
 from jaxtyping import Shaped
 
 from xlatent.core.atomic import remove_temporaries
@@ -212,11 +211,15 @@ class Writer:
     """
 
     def __init__(self, path: str | Path) -> None:
+        from filelock import FileLock  # here, as commands that write no store begin sooner without it
+
         self.path = Path(path)
         self._lock = FileLock(self.path / _LOCK, is_singleton=False)
         self._waiting: list[pa.Table] = []
 
     def __enter__(self) -> "Writer":
+        from filelock import Timeout
+
         try:
             if self.path.is_dir() and not is_store(self.path) and self._foreign():
                 raise WriteError(

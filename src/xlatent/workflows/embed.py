@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 Progress = Callable[[int, int], None]
 
+# Quiet unless the program that uses xlatent sets up logging.
+_LOG = logging.getLogger("xlatent")
+_LOG.addHandler(logging.NullHandler())
+
 # Rows that stay in memory while they are streamed to a file: 30 MB. More are read from it when they are wanted.
 _HELD = 2**15
 
@@ -185,7 +189,7 @@ def embed_files(
     >>> result.table.z.shape
     (6, 8)
     """
-    run = _Run(progress, on_status or logging.getLogger("xlatent").info)
+    run = _Run(progress, on_status or _LOG.info)
     folder = _check_output(output, layout, scheduler, workers)
     options = {"arf": arf, "rmf": rmf, "background": background}
     given: dict[str, Any] = {key: Path(file) for key, file in options.items() if file is not None}
