@@ -1,27 +1,36 @@
 # Each target sets up what it needs: `make demo` installs the core only, the others add what work on the package needs.
 PYTHON ?= python3
-BIN := .venv/bin
+VENV ?= .venv
+BIN := $(VENV)/bin
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable
 # Small arrays, several processes: one thread each is fastest.
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test test-catalog test-cluster lint evaluate claims catalogue-latents bench bench-quick bench-model
+.PHONY: demo test test-slow test-lowest test-catalog test-cluster lint evaluate claims catalogue-latents bench bench-quick bench-model
 
-demo: .venv/core
+demo: $(VENV)/core
 	$(BIN)/xlatent demo
 
-test: .venv/dev
+test: $(VENV)/dev
 	$(THREADS) $(BIN)/pytest --numprocesses auto
 
+# The rest: training, large simulations, whole pages.
+test-slow: $(VENV)/dev
+	$(THREADS) $(BIN)/pytest -m "slow and not cluster" --numprocesses auto
+
+# The everyday tests on the oldest direct dependencies that pyproject.toml allows; torch is the pinned one, which is there.
+test-lowest: .venv-lowest/ready
+	$(THREADS) .venv-lowest/bin/pytest --numprocesses auto
+
 # From the Chandra Source Catalog to a model, against services on loopback that fail; training is two minutes of it.
-test-catalog: .venv/dev
+test-catalog: $(VENV)/dev
 	$(THREADS) $(BIN)/python tests/csc/end_to_end.py --minutes 2
 
 # On a Dask cluster of processes that die, and as a HATS catalogue opened with LSDB.
-test-cluster: .venv/cluster
+test-cluster: $(VENV)/cluster
 	$(THREADS) $(BIN)/pytest -m cluster
 
-lint: .venv/dev
+lint: $(VENV)/dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
@@ -39,38 +48,48 @@ evaluate: catalogue-latents
 claims: catalogue-latents
 	$(THREADS) $(BIN)/python benchmarks/claims.py $(EVALUATED)
 
-catalogue-latents: .venv/dev
+catalogue-latents: $(VENV)/dev
 	mkdir -p runs/evaluate
 	$(THREADS) $(BIN)/xlatent catalog embed $(CATALOGUES)/csc2_labelled_sources.csv \
 		--columns s=Fs,s_err=e_Fs,m=Fm,m_err=e_Fm,h=Fh,h_err=e_Fh --output runs/evaluate/labelled.parquet
 	$(THREADS) $(BIN)/xlatent catalog embed $(CATALOGUES)/csc2_source_properties.csv --output runs/evaluate/properties.parquet
 
 # Sherpa, the yardstick of reading, is used where it is installed: pip install sherpa, with its compilers.
-bench: .venv/bench
+bench: $(VENV)/bench
 	$(BIN)/python benchmarks/speed.py --output docs/speed.json --page docs/speed.md
 
 # That all of it works, in five minutes; its times mean nothing.
-bench-quick: .venv/bench
+bench-quick: $(VENV)/bench
 	$(BIN)/python benchmarks/speed.py --quick --output runs/speed-quick.json
 
-bench-model: .venv/bench
+bench-model: $(VENV)/bench
 	$(THREADS) $(BIN)/python benchmarks/reconstruction.py
 
 $(BIN)/python:
-	$(PYTHON) -m venv .venv
+	$(PYTHON) -m venv $(VENV)
 
-.venv/core: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/core: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) .
 	touch $@
 
-.venv/dev: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/dev: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) ".[dev]"
-	touch .venv/core $@
+	touch $(VENV)/core $@
 
-.venv/cluster: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/cluster: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) ".[dev,cluster,hats]"
-	touch .venv/core .venv/dev $@
+	touch $(VENV)/core $(VENV)/dev $@
 
-.venv/bench: pyproject.toml constraints.txt | $(BIN)/python
+$(VENV)/bench: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) ".[bench]"
-	touch .venv/core $@
+	touch $(VENV)/core $@
+
+TORCH := $(shell grep '^torch==' constraints.txt)
+.venv-lowest/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check uv $(TORCH)
+	.venv-lowest/bin/uv pip compile --quiet --resolution lowest-direct --extra dev --no-annotate pyproject.toml \
+		| grep -vE '^(torch|triton|nvidia|cuda)' > .venv-lowest/requirements.txt
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --requirement .venv-lowest/requirements.txt
+	.venv-lowest/bin/pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@

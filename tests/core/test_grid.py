@@ -68,7 +68,7 @@ def test_projection_is_what_its_definition_says(n, seed):
     hi = lo + rng.uniform(0.2, 2.0, n) * 12.0 / n
     area = rng.uniform(0.0, 500.0, n) * (rng.random(n) > 0.1)
     edges = np.linspace(0.0, 11.0, 91)
-    redistribution = scipy.sparse.random_array((n, 90), density=0.3, rng=rng).tocsr()
+    redistribution = scipy.sparse.csr_array(rng.random((n, 90)) * (rng.random((n, 90)) < 0.3))
     response = Response(lo, hi, area, redistribution, edges[:-1], edges[1:])
     mask = rng.random(90) > 0.3
     common = np.minimum(hi, GRID.energy[1:, None]) - np.maximum(lo, GRID.energy[:-1, None])
