@@ -289,7 +289,7 @@ def _permute(near: Int[np.ndarray, "n local"] | None, n: int, rng: np.random.Gen
 
 
 def _best_rows(table: LatentTable, valid: Bool[np.ndarray, " n"]) -> Int[np.ndarray, " m"]:
-    """Of each source the row whose latents have the smallest errors."""
+    """The row of each source whose latents have the smallest errors."""
     rows = np.flatnonzero(valid)
     rows = rows[np.argsort(np.sum(table.z_err[rows] ** 2, axis=1), kind="stable")]
     return np.sort(rows[np.unique(source_ids(table)[rows], return_index=True)[1]])

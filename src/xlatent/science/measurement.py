@@ -13,7 +13,7 @@ _LEAST_VARIANCE = 1e-8
 
 @dataclass(frozen=True, eq=False)
 class GaussianLikelihood:
-    """Linear measurements ``values = slopes @ z + noise``, with unit normal noise, of ``n`` sources.
+    """Hold linear measurements ``values = slopes @ z + noise``, with unit normal noise, of ``n`` sources.
 
     Attributes
     ----------

