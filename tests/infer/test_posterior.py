@@ -10,7 +10,7 @@ from scipy.integrate import quad
 from scipy.stats import multivariate_normal
 
 import xlatent as xl
-from xlatent.core.bands import BANDS, FLUX_BANDS, column
+from xlatent.core.bands import BANDS, FLUX_BANDS, column_suffix
 from xlatent.core.errors import ParameterError
 from xlatent.infer.embed import LatentModel, load_model
 from xlatent.infer.refine import AMPLITUDE_WIDTH, amplitude_centre, objective, source_counts
@@ -39,7 +39,7 @@ def test_it_is_what_the_table_says(posterior, model, spectra):
     np.testing.assert_allclose(posterior.covariance, row.covariance[0], rtol=1e-9, atol=1e-12)
     for band in FLUX_BANDS:
         for photons, kind in ((False, "flux"), (True, "photflux")):
-            name = f"{kind}_{column(band)}"
+            name = f"{kind}_{column_suffix(band)}"
             assert posterior.flux(*BANDS[band], photons=photons) == tuple(
                 row.values(name + end)[0] for end in ("", "_lolim", "_hilim")
             )
