@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from xlatent.infer.embed import load_model
 from xlatent.infer.observation import prepare
-from xlatent.infer.quantities import drawn_fluxes, posterior_draws, quantiles, quantities
+from xlatent.infer.quantities import FLUX_COLUMNS, drawn_fluxes, posterior_draws, quantiles, quantities
 from xlatent.infer.refine import Decoder, RefinedFits
 from xlatent.simulate.reference import reference_spectra
 
@@ -82,3 +82,16 @@ def test_fluxes_of_faint_spectra_need_no_decoding_and_most_bright_ones_are_decod
         assert np.quantile(shifts, 0.9) <= 0.3
         decoded.append(np.mean(np.array(shifts) == 0.0))
     assert decoded[0] < 0.1 and decoded[1] > 0.7
+
+
+def test_in_every_draw_the_broad_band_is_the_sum_of_its_parts():
+    model = load_model(threads=1)
+    for log_counts in ((1.5, 2.5), (5.0, 5.5)):  # fluxes by the head, and decoded
+        spectra, _ = reference_spectra(model.grid, 8, log_counts)
+        draws = posterior_draws(model._posterior([prepare(s, model.projector) for s in spectra], True))
+        drawn = drawn_fluxes(model._decoder, draws, model.grid, model._fluxes)
+        by_name = dict(zip(FLUX_COLUMNS, np.moveaxis(drawn, 2, 0), strict=True))
+        for kind in ("photflux", "flux"):
+            s, m, h = (by_name[f"{kind}_{band}"] for band in "smh")
+            np.testing.assert_allclose(by_name[f"{kind}_b"], s + m + h, rtol=1e-6)
+            np.testing.assert_allclose(by_name[f"{kind}_0p5_2"], s + m, rtol=1e-6)

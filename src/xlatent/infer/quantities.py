@@ -15,6 +15,7 @@ from xlatent.infer.refine import Decoder, RefinedFits
 N_DRAWS = 100
 LEVELS = (0.15865, 0.5, 0.84135)  # the central 68 %
 FLUX_COLUMNS = tuple(f"{kind}_{column_suffix(band)}" for kind in ("photflux", "flux") for band in FLUX_BANDS)
+_PARTS = {"b": ("s", "m", "h"), "0.5-2": ("s", "m")}  # bands that narrower ones make up
 _STEP = 0.05  # in z, of a derivative
 # Draws are decoded where ln(flux) is known to this in any band, and where errors of the decoder, which are not linear
 # then, are more than this share of the variance of any latent.
@@ -107,7 +108,8 @@ def drawn_fluxes(
     Returns
     -------
     array [n, n_draws, n_fluxes]
-        Photons cm⁻² s⁻¹, then erg cm⁻² s⁻¹, in `xlatent.core.bands.FLUX_BANDS`.
+        Photons cm⁻² s⁻¹, then erg cm⁻² s⁻¹, in `xlatent.core.bands.FLUX_BANDS`. In each draw b is the sum of s, m and
+        h, and 0.5-2 that of s and m.
     """
     weights = flux_weights(grid.energy)
     if head is None:
@@ -152,6 +154,11 @@ def _from_head(
         np.exp(wrong, out=wrong)
         wrong *= photons[now, None]
         fluxes[now] *= wrong @ weights
+    # The head makes each band by itself, to about 1 %: in every draw the whole is the sum of its parts.
+    for whole, parts in _PARTS.items():
+        for kind in (0, len(FLUX_BANDS)):  # photons, then energy
+            members = [kind + FLUX_BANDS.index(band) for band in parts]
+            fluxes[:, :, kind + FLUX_BANDS.index(whole)] = fluxes[:, :, members].sum(axis=2)
     return fluxes
 
 
