@@ -31,10 +31,12 @@ if TYPE_CHECKING:
     from xlatent.workflows.build import BuildResult, build_store
     from xlatent.workflows.catalogue_rows import embed_catalogue
     from xlatent.workflows.embed import EmbeddingResult, embed_files
+    from xlatent.workflows.evaluation.run import Evaluation, evaluate
 
 __all__ = [
     "BuildResult",
     "EmbeddingResult",
+    "Evaluation",
     "InputError",
     "LatentModel",
     "LatentTable",
@@ -54,6 +56,7 @@ __all__ = [
     "build_store",
     "embed_catalogue",
     "embed_files",
+    "evaluate",
     "load_model",
     "read",
     "read_all",
@@ -62,6 +65,7 @@ __all__ = [
 _HOME = {
     "BuildResult": "xlatent.workflows.build",
     "EmbeddingResult": "xlatent.workflows.embed",
+    "Evaluation": "xlatent.workflows.evaluation.run",
     "InputError": "xlatent.core.errors",
     "LatentModel": "xlatent.infer.embed",
     "LatentTable": "xlatent.core.latents",
@@ -81,6 +85,7 @@ _HOME = {
     "build_store": "xlatent.workflows.build",
     "embed_catalogue": "xlatent.workflows.catalogue_rows",
     "embed_files": "xlatent.workflows.embed",
+    "evaluate": "xlatent.workflows.evaluation.run",
     "load_model": "xlatent.infer.embed",
     "read": "xlatent.formats.ogip_spectrum",
     "read_all": "xlatent.formats.inputs",

@@ -172,6 +172,14 @@ def test_tables_joined_elsewhere_tell_their_models_apart(table):
         check_same_model({"t": {}, "model": "ab" * 32})
 
 
+def test_columns_are_added_to_a_copy_or_take_the_place_of_its_own(table):
+    more = table.with_columns({"kind": ["AGN"] * 4, "z0": [9.0] * 4})
+    assert more["kind"].tolist() == ["AGN"] * 4 and more.z[:, 0].tolist() == [9.0] * 4 and more.meta == table.meta
+    assert "kind" not in table.colnames and 9.0 not in table.z[:, 0]
+    with pytest.raises(ParameterError, match="equal lengths"):
+        table.with_columns({"kind": ["AGN"]})
+
+
 def test_pandas_and_notebooks(table):
     frame = table.to_pandas()
     assert frame["name"].tolist() == ["a", "b", "c", "d"] and frame["obsid"].isna().tolist() == [0, 1, 0, 1]

@@ -5,7 +5,15 @@ import pytest
 from astropy.table import MaskedColumn
 
 from xlatent.core.errors import ParameterError, XlatentWarning
-from xlatent.science.selection import has_enough_sources, log_if_wide, numeric_column, source_ids, valid_rows
+from xlatent.science.selection import (
+    class_labels,
+    has_enough_sources,
+    log_if_wide,
+    numeric_column,
+    source_ids,
+    valid_rows,
+    warn_of_decoded,
+)
 
 
 def test_rows_without_latents_or_without_data_are_not_valid(latent_table):
@@ -51,3 +59,15 @@ def test_logarithms_of_what_is_positive_and_wide(values, logarithms):
     name, found = log_if_wide("x", values)
     assert name == ("log10 x" if logarithms else "x")
     np.testing.assert_array_equal(found, np.log10(values) if logarithms else values)
+
+
+def test_classes_that_are_missing_are_empty(latent_table):
+    assert class_labels(latent_table(np.zeros((2, 8)))).tolist() == ["", ""]
+    kinds = MaskedColumn([" AGN", "CV", "YSO"], mask=[False, True, False])
+    assert class_labels(latent_table(np.zeros((3, 8)), **{"class": kinds})).tolist() == ["AGN", "", "YSO"]
+
+
+def test_what_the_latents_decode_to_is_told_unless_it_was_measured():
+    with pytest.warns(XlatentWarning, match="flux_b, hard_hs: computed from the same latents"):
+        warn_of_decoded(["flux_b", "hard_hm", "hard_hs", "kt"], measured=["hard_hm"])
+    warn_of_decoded(["hard_hm", "kt"], measured=["hard_hm"])
