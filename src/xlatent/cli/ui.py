@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -59,12 +59,15 @@ def print_table(
         shown.add_column(
             Text(name),  # not a str, as names may hold the brackets of rich's markup
             justify="left" if name in words else "right",
-            no_wrap=name not in words or name in shortened,
-            overflow="ellipsis" if name in shortened else "fold",
+            no_wrap=name not in words,
+            overflow="fold",
             min_width=(min_width or {}).get(name),
         )
+    # Cells are cut and not their column, which would take from columns of numbers too.
+    cut: dict[str, dict[str, Any]] = {name: {"no_wrap": True, "overflow": "ellipsis"} for name in shortened}
     for row in zip(*columns.values(), strict=True):
-        shown.add_row(*(Text(_cell(name, value)) for name, value in zip(columns, row, strict=True)))
+        cells = zip(columns, row, strict=True)
+        shown.add_row(*(Text(_cell(name, value), **cut.get(name, {})) for name, value in cells))
     # A pipe has no width of its own.
     Console(highlight=False, width=None if sys.stdout.isatty() else 140).print(shown)
 
