@@ -279,7 +279,7 @@ def _join(
 
 
 def _draw_points(ax: Axes, points: _Points, colour: str, label: str) -> Float[np.ndarray, " n"]:
-    """Draw densities of counts with their intervals, and limits where nothing was counted; returns the densities."""
+    """Draw densities of counts with their intervals, and limits where nothing was counted; returns either."""
     density = points.counts / points.exposed
     bars = np.abs(np.stack([points.low, points.high]) / points.exposed - density)
     across = np.stack([points.middle - points.left, points.right - points.middle])
@@ -296,7 +296,7 @@ def _draw_points(ax: Axes, points: _Points, colour: str, label: str) -> Float[np
             points.middle[~seen], top, [0.4 * top, 0.0 * top], across[:, ~seen], uplims=True, capsize=2,
             label="upper limit, 84 %" if seen.any() else f"{label}: upper limits, 84 %", **line,
         )  # fmt: skip
-    return density
+    return np.where(seen, density, points.high / points.exposed)
 
 
 def _draw_counts(ax: Axes, below: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
