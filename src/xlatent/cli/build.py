@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xlatent.cli.options import ArfOption, BackgroundOption, RmfOption, WorkersOption
 from xlatent.cli.ui import FAILED, abort, echo_status, progress_bar
 
 if TYPE_CHECKING:
@@ -30,12 +31,10 @@ def build(
             "these, by name; selection.ecsv of a fetched folder if not given."
         ),
     ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes.")] = 1,
-    arf: Annotated[Path | None, typer.Option(help="ARF of every spectrum of this call, or 'none'.")] = None,
-    rmf: Annotated[Path | None, typer.Option(help="RMF of every spectrum of this call, or 'none'.")] = None,
-    background: Annotated[
-        Path | None, typer.Option(help="Background of every spectrum of this call, or 'none'.")
-    ] = None,
+    workers: WorkersOption = 1,
+    arf: ArfOption = None,
+    rmf: RmfOption = None,
+    background: BackgroundOption = None,
 ) -> None:
     """Put many spectra with their responses into one store, which embed and train take in place of files.
 

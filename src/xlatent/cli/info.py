@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from xlatent.cli.options import OneArfOption, OneBackgroundOption, OneRmfOption
 from xlatent.core.messages import redirect_warnings
 
 if TYPE_CHECKING:
@@ -13,9 +14,9 @@ if TYPE_CHECKING:
 
 def info(
     pha: Annotated[Path, typer.Argument(help="PHA file.", show_default=False)],
-    arf: Annotated[Path | None, typer.Option(help="ARF, or 'none'.")] = None,
-    rmf: Annotated[Path | None, typer.Option(help="RMF, or 'none'.")] = None,
-    background: Annotated[Path | None, typer.Option(help="Background, or 'none'.")] = None,
+    arf: OneArfOption = None,
+    rmf: OneRmfOption = None,
+    background: OneBackgroundOption = None,
 ) -> None:
     """Say what a PHA file holds and which files were found for it, warnings included."""
     from xlatent.formats.ogip_spectrum import read_spectra

@@ -52,3 +52,9 @@ def require_names(text: str, option: str) -> list[str]:
     if not (names := split_names(text)):
         raise ParameterError(f"{option} names no column; give one or more, separated by commas")
     return names
+
+
+# Companions of the one spectrum of a call.
+OneArfOption = Annotated[Path | None, typer.Option(help="ARF, or 'none'.")]
+OneRmfOption = Annotated[Path | None, typer.Option(help="RMF, or 'none'.")]
+OneBackgroundOption = Annotated[Path | None, typer.Option(help="Background, or 'none'.")]

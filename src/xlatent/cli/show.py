@@ -5,16 +5,23 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli.options import FigureOutput, ModelOption, PosteriorKind
+from xlatent.cli.options import (
+    FigureOutput,
+    ModelOption,
+    OneArfOption,
+    OneBackgroundOption,
+    OneRmfOption,
+    PosteriorKind,
+)
 from xlatent.core.outputs import FIGURES, check_output
 
 
 def show(
     pha: Annotated[Path, typer.Argument(help="PHA file.", show_default=False)],
     output: FigureOutput,
-    arf: Annotated[Path | None, typer.Option(help="ARF, or 'none'.")] = None,
-    rmf: Annotated[Path | None, typer.Option(help="RMF, or 'none'.")] = None,
-    background: Annotated[Path | None, typer.Option(help="Background, or 'none'.")] = None,
+    arf: OneArfOption = None,
+    rmf: OneRmfOption = None,
+    background: OneBackgroundOption = None,
     posterior: Annotated[
         PosteriorKind, typer.Option(help="Normal distribution at the mode, or draws from the exact one (a second).")
     ] = PosteriorKind.GAUSSIAN,
