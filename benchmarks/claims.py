@@ -76,9 +76,8 @@ def _clusters(section: Section, add: Add) -> None:
     every = _rows(section, "scores")
     for task in dict.fromkeys(str(row["task"]) for row in every):
         for method in ("mixture of 8", "mixture, BIC"):
-            # The baselines are clustered in one way only.
-            rows = [row for row in every if row["task"] == task and row["method"] in (method, "mixture of 8")]
-            rows = [row for row in rows if row["of"] != LATENTS or row["method"] == method]
+            # The baselines are clustered as a mixture of 8 only.
+            rows = [row for row in every if row["task"] == task and row["method"] == method]
             how = f"{method}, balanced accuracy"
             add(f"clusters: {task}", _PAPER.get(task, "–"), how, _by(rows, "balanced accuracy"), section.dataset)
 
