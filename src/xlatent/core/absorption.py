@@ -29,7 +29,7 @@ _COEFFICIENTS = np.array(
 
 
 def cross_section(energy: Any) -> Any:
-    """Photoelectric cross-section per hydrogen atom of neutral gas of solar composition.
+    """Compute the photoelectric cross-section per hydrogen atom of neutral gas of solar composition.
 
     Parameters
     ----------
@@ -45,6 +45,11 @@ def cross_section(energy: Any) -> Any:
     -----
     Morrison & McCammon 1983, ApJ 270, 119 (XSPEC's ``wabs``), with the abundances of Anders & Ebihara 1982,
     GeCoA 46, 2363. Above 10 keV the last polynomial is carried on.
+
+    Examples
+    --------
+    >>> cross_section(np.array([1.0, 7.0])).round(4)
+    array([2.422 , 0.0132])
     """
     xp = array_namespace(energy)
     sigma = 0.0 * energy
@@ -55,7 +60,7 @@ def cross_section(energy: Any) -> Any:
 
 
 def transmission(energy: Any, nh: Any, covering: Any = 1.0) -> Any:
-    """Fraction of photons that pass a column of neutral gas, f exp(-N_H σ) + (1 - f).
+    """Compute the fraction of photons that pass a column of neutral gas, f exp(-N_H σ) + (1 - f).
 
     Parameters
     ----------
@@ -69,6 +74,11 @@ def transmission(energy: Any, nh: Any, covering: Any = 1.0) -> Any:
     Returns
     -------
     array [n_batch, n_energy] or [n_energy]
+
+    Examples
+    --------
+    >>> transmission(np.array([1.0, 7.0]), 1.0).round(2)
+    array([0.09, 0.99])
     """
     xp = array_namespace(energy)
     depth = _column(nh) * cross_section(energy)

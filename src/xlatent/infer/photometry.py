@@ -152,7 +152,7 @@ def embed_photometry(
 
 
 def _independent(measured: Sequence[PhotometricColumn]) -> Bool[np.ndarray, "k n"]:
-    """Which measurements are used of each row: the first that have a value and an error and share no photons."""
+    """Choose the measurements used of each row: the first that have a value and an error and share no photons."""
     known = np.array([np.isfinite(one.value) & (_error(one).min(axis=0) > 0) for one in measured])
     for i, one in enumerate(measured):
         for earlier, other in zip(known[:i], measured[:i], strict=True):

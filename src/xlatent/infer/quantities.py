@@ -52,7 +52,7 @@ class Draws:
 def posterior_draws(
     posterior: RefinedFits, n: int = N_DRAWS, exact: Float[np.ndarray, "n n_draws latents_1"] | None = None
 ) -> Draws:
-    """Draws of z and ln amplitude from the Gaussian posterior, or exact ones, with errors of the decoder added.
+    """Draw z and ln amplitude from the Gaussian posterior, or exact ones, with errors of the decoder added.
 
     How wrong the decoder is differs from spectrum to spectrum, and its statistic says so only roughly: its errors are
     drawn from Student's t distribution, as wide as the Gaussian between its 68 % limits and heavier beyond. Draws are
@@ -84,7 +84,7 @@ def posterior_draws(
 
 
 def _standard_draws(rng: np.random.Generator, n: int, k: int) -> Float[np.ndarray, "n k"]:
-    """Draws from a normal distribution in ``k`` dimensions whose mean is 0 and whose covariance is 1 exactly."""
+    """Draw from a normal distribution in ``k`` dimensions whose mean is 0 and whose covariance is 1 exactly."""
     half = rng.standard_normal((n // 2, k))
     if n // 2 > k:
         half = np.linalg.solve(np.linalg.cholesky(half.T @ half / len(half)), half.T).T
@@ -94,7 +94,7 @@ def _standard_draws(rng: np.random.Generator, n: int, k: int) -> Float[np.ndarra
 def drawn_fluxes(
     decoder: Decoder, draws: Draws, grid: ModelGrid, head: Any | None = None
 ) -> Float[np.ndarray, "n n_draws n_fluxes"]:
-    """Band fluxes of draws, at the distances of `xlatent.core.bands.flux_weights`.
+    """Compute the band fluxes of draws, at the distances of `xlatent.core.bands.flux_weights`.
 
     Parameters
     ----------
@@ -127,7 +127,7 @@ def drawn_fluxes(
 def _from_head(
     head: Any, draws: Draws, weights: Float32[np.ndarray, "n_energy n_fluxes"]
 ) -> Float[np.ndarray, "n n_draws n_fluxes"]:
-    """Fluxes of the mode, decoded, and by how much the head says that each draw differs."""
+    """Take the fluxes of the mode, decoded, and by how much the head says that each draw differs."""
     posterior, z = draws.posterior, draws.posterior.z
     n, n_draws, dim = draws.theta.shape
     errors, modes = draws.errors.astype(np.float32), posterior.error_modes.transpose(0, 2, 1).astype(np.float32)
@@ -163,7 +163,7 @@ def _from_head(
 
 
 def quantities(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> dict[str, Float[np.ndarray, " n"]]:
-    """Band fluxes and hardness ratios with the 68 % limits of their posterior, from `drawn_fluxes`.
+    """Summarise band fluxes and hardness ratios with the 68 % limits of their posterior, from `drawn_fluxes`.
 
     Medians and the 15.87 and 84.13 per cent quantiles of the draws, as columns of `LatentTable`.
     """
@@ -181,7 +181,7 @@ def quantities(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> dict[str, Flo
 def quantiles(
     values: Float[np.ndarray, " *shape"], levels: tuple[float, ...] = LEVELS, axis: int = 0
 ) -> Float[np.ndarray, " n_levels *rest"]:
-    """Quantiles of draws, between them the truth, another draw, lies as often as they say.
+    """Compute quantiles of draws, between them the truth, another draw, lies as often as they say.
 
     Weibull's plotting positions: NumPy's own choice describes the sample, and is too narrow for the next draw.
     """

@@ -218,7 +218,7 @@ def _scattered(theta: np.ndarray, weights: np.ndarray, rng: np.random.Generator,
 def _ensemble(
     log_density: LogDensity, walkers: np.ndarray, rng: np.random.Generator, n_draws: int
 ) -> tuple[np.ndarray, float]:
-    """Draws of an ensemble sampler that runs for many autocorrelation times, and their effective number."""
+    """Draw from an ensemble sampler that runs for many autocorrelation times, and their effective number."""
     import emcee  # rarely needed, and a second to import
 
     # Points drawn twice would leave the ensemble flat.

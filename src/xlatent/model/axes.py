@@ -18,7 +18,7 @@ _HARD = 6.0  # keV; above it the sign of every axis found so far is clear, iron'
 def canonical_axes(
     model: Autoencoder, preset: Preset, grid: ModelGrid
 ) -> tuple[Float[Tensor, "latents latents"], Float[Tensor, " latents"]]:
-    """Directions of the network's own latent space that a bundle's latents are measured along.
+    """Find the directions of the network's own latent space that a bundle's latents are measured along.
 
     Prior, posterior and losses are the same in every rotated frame, so that a network's own axes are an accident of its
     training. These are not, as long as networks learn alike:

@@ -33,7 +33,7 @@ def simulated_batches(
 
 
 class SimulatedBatches(torch.utils.data.Dataset):
-    """The batches of `simulated_batches` by number, for a process that is to make some of them."""
+    """Makes the batches of `simulated_batches` by number, for a process that is to make some of them."""
 
     def __init__(self, grid: ModelGrid, training: Training, seed: int, energy: Tensor) -> None:
         self.grid, self.training, self.seed, self.energy = grid, training, seed, energy

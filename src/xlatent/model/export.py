@@ -183,7 +183,7 @@ def export_decoder(model: Autoencoder, bundle: Path) -> None:
 
 
 def example_inputs(grid: ModelGrid, n: int, seed: int = 0) -> tuple[Tensor, ...]:
-    """Random but plausible encoder inputs: counts, background, unit, spread, scale."""
+    """Make random but plausible encoder inputs: counts, background, unit, spread, scale."""
     rng = np.random.default_rng(seed)
     unit = rng.gamma(2.0, 1.0, (n, grid.n_chan))
     background = rng.gamma(1.0, 1.0, (n, grid.n_chan))

@@ -11,7 +11,7 @@ def profiled_amplitude(
     background: Float[Tensor, "batch chan"],
     iterations: int = 6,
 ) -> Float[Tensor, "batch 1"]:
-    """Amplitude a that maximises the Poisson likelihood of ``truth`` under a * shape + background.
+    """Find the amplitude a that maximises the Poisson likelihood of ``truth`` under a * shape + background.
 
     Newton's iteration in ln a, started where totals agree. No gradient flows through it: at the maximum the loss does
     not depend on a.
@@ -29,7 +29,7 @@ def profiled_amplitude(
 
 
 def expected_deviance(truth: Float[Tensor, "batch chan"], mean: Float[Tensor, "batch chan"]) -> Float[Tensor, " batch"]:
-    """Poisson deviance of ``mean`` averaged over data drawn from ``truth``, 2 Σ [m - t + t ln(t/m)].
+    """Compute the Poisson deviance of ``mean`` averaged over data drawn from ``truth``, 2 Σ [m - t + t ln(t/m)].
 
     The Cash statistic (Cash 1979, ApJ 228, 939) in expectation: zero for the right model, without the noise of counts.
     """
@@ -39,14 +39,14 @@ def expected_deviance(truth: Float[Tensor, "batch chan"], mean: Float[Tensor, "b
 def divergence(
     mean: Float[Tensor, "batch latents"], factor: Float[Tensor, "batch latents latents"]
 ) -> Float[Tensor, " batch"]:
-    """Kullback-Leibler divergence of N(mean, factor factorᵀ) from N(0, 1)."""
+    """Compute the Kullback-Leibler divergence of N(mean, factor factorᵀ) from N(0, 1)."""
     variance = (factor**2).sum(dim=2)
     log_diagonal = torch.log(torch.diagonal(factor, dim1=1, dim2=2))
     return 0.5 * (variance + mean**2 - 1.0).sum(dim=1) - log_diagonal.sum(dim=1)
 
 
 def aggregate_posterior_kl(mean: Float[Tensor, "bright latents"]) -> Float[Tensor, ""]:
-    """Divergence from N(0, 1) of a Gaussian with the mean and covariance of many spectra's latents.
+    """Compute the divergence from N(0, 1) of a Gaussian with the mean and covariance of many spectra's latents.
 
     The latents of spectra bright enough to be known must fill all directions of the prior. Judged by the determinant,
     so that one direction of work spread over two axes does not pass for two.
@@ -61,7 +61,7 @@ def aggregate_posterior_kl(mean: Float[Tensor, "bright latents"]) -> Float[Tenso
 def pair_difference(
     mean: Float[Tensor, "two batch latents"], factor: Float[Tensor, "two batch latents latents"]
 ) -> Float[Tensor, " batch"]:
-    """Squared difference of two views' means over the sum of their variances, summed over latents.
+    """Compute the squared difference of two views' means over the sum of their variances, summed over latents.
 
     The variances are detached: views should agree, not doubt themselves into agreement.
     """
@@ -70,8 +70,9 @@ def pair_difference(
 
 
 def energy_distance(first: Float[Tensor, "n features"], second: Float[Tensor, "m features"]) -> Float[Tensor, ""]:
-    """Energy distance of two samples, 2 E|X - Y| - E|X - X'| - E|Y - Y'| (Székely & Rizzo 2013, JSPI 143, 1249).
+    """Compute the energy distance of two samples, 2 E|X - Y| - E|X - X'| - E|Y - Y'|.
 
+    Székely & Rizzo 2013, JSPI 143, 1249.
     Without bias: pairs of a point with itself are left out, so that its gradient is right for samples of any size.
     """
     n, m = len(first), len(second)

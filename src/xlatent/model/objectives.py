@@ -33,7 +33,7 @@ def poisson_loss(
     beta: float,
     noise: Tensor,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Negative evidence bound per spectrum, with a robust deviance, plus what pairs, latents and prior must be.
+    """Compute the negative evidence bound per spectrum, with a robust deviance, plus what pairs, latents and prior must be.
 
     The encoder is taught by the counts it saw, through a decoder held still: taught by expected counts it would shrink
     towards the prior twice. So is the decoder where counts are few; of bright spectra, whose latents are known, it is
@@ -81,7 +81,7 @@ def poisson_loss(
 def observed_loss(
     model: Autoencoder, views: SimulatedObservations, training: Training, beta: float, noise: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Negative evidence bound per real spectrum: their own counts teach both halves, for the truth is unknown."""
+    """Compute the negative evidence bound per real spectrum: their own counts teach both halves, for the truth is unknown."""
     mean, factor, z, encoder_deviance = _sampled(model, views, noise)
     decoder_deviance = _deviance(views, model.decoder(z.detach()), views.counts)
     # Noise makes about one for each bin of a bright spectrum; a faint one has no misfit worth the name.
@@ -135,7 +135,7 @@ def _deviance(views: SimulatedObservations, log_flux: Tensor, truth: Tensor) -> 
 
 
 def mse_loss(model: Autoencoder, grid: ModelGrid, views: SimulatedObservations) -> tuple[Tensor, dict[str, Tensor]]:
-    """Mean squared error between flux-like spectra, each of mean one on the detector grid; z is a point."""
+    """Compute the mean squared error between flux-like spectra, each of mean one on the detector grid; z is a point."""
     mean, _ = _encode(model, views)
     target = model.encoder.features(*views.encoder_inputs)[0][:, :, 0]
     made = on_detector(torch.exp(model.decoder(mean)), grid)
@@ -155,7 +155,7 @@ def mse_loss(model: Autoencoder, grid: ModelGrid, views: SimulatedObservations) 
 
 
 def on_detector(photons: Tensor, grid: ModelGrid) -> Tensor:
-    """Photons per intrinsic bin, relative to the reference spectrum, averaged into detector bins (no response)."""
+    """Average photons per intrinsic bin, relative to the reference spectrum, into detector bins (no response)."""
     lo, hi = grid.chan[:-1], grid.chan[1:]
     common = np.minimum(hi, grid.energy[1:, None]) - np.maximum(lo, grid.energy[:-1, None])
     weights = common.clip(0.0) / (hi - lo)

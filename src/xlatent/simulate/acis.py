@@ -132,7 +132,7 @@ def effective_area(
     year: Real | Float[np.ndarray, " *batch"],
     theta: Real | Float[np.ndarray, " *batch"] = 0.0,
 ) -> Float[np.ndarray, " ..."]:
-    """Effective area of mirror, filter and chip.
+    """Compute the effective area of mirror, filter and chip.
 
     Parameters
     ----------
@@ -171,7 +171,7 @@ def effective_area(
 def contamination_depth(
     energy: Real | Float[np.ndarray, " *energies"], *, chip: Chip, year: Real | Float[np.ndarray, " *batch"]
 ) -> Float[np.ndarray, " ..."]:
-    """Optical depth of the molecular contaminant on the blocking filter.
+    """Compute the optical depth of the molecular contaminant on the blocking filter.
 
     Parameters
     ----------
@@ -206,7 +206,7 @@ def contamination_depth(
 def vignetting(
     energy: Real | Float[np.ndarray, " *energies"], theta: Real | Float[np.ndarray, " *batch"]
 ) -> Float[np.ndarray, " ..."]:
-    """Mirror area off axis as a fraction of that on axis.
+    """Compute the mirror area off axis as a fraction of that on axis.
 
     Parameters
     ----------
@@ -235,7 +235,7 @@ def vignetting(
 def fwhm(
     energy: Real | Float[np.ndarray, " *energies"], *, chip: Chip, year: Real | Float[np.ndarray, " *batch"]
 ) -> Float[np.ndarray, " ..."]:
-    """Full width at half maximum of the line-spread function.
+    """Compute the full width at half maximum of the line-spread function.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ def redistribution(
     year: Real,
     width: Real = 1.0,
 ) -> sparse.csr_array:
-    """Chance that a detected photon of each energy bin is counted in each channel.
+    """Compute the chance that a detected photon of each energy bin is counted in each channel.
 
     Parameters
     ----------
@@ -339,7 +339,7 @@ def redistribution(
 def response(
     chip: Chip = "BI", year: Real = 2005.0, theta: Real = 0.0, *, area_scale: Real = 1.0, width: Real = 1.0
 ) -> Response:
-    """ACIS response on the grids that Chandra's own tools use: 0.3-11 keV in 10 eV bins, 1024 PI channels of 14.6 eV.
+    """Make an ACIS response on the grids that Chandra's own tools use: 0.3-11 keV in 10 eV bins, 1024 PI channels of 14.6 eV.
 
     Parameters
     ----------

@@ -125,7 +125,7 @@ class Observatory:
         )
 
     def _areas(self, rng: np.random.Generator, chips: np.ndarray) -> Any:
-        """Effective areas, each with its own epoch, angle, contaminant and calibration error."""
+        """Draw effective areas, each with its own epoch, angle, contaminant and calibration error."""
         n, energy = len(chips), self.grid.energy_mid
         area = np.empty((n, self.grid.n_energy))
         theta = np.where(rng.random(n) < 0.5, rng.uniform(0.0, 3.0, n), rng.uniform(0.0, 14.0, n))
@@ -169,7 +169,7 @@ def _unit(values: Any) -> Any:
 def _redistribution(
     grid: ModelGrid, chip: acis.Chip, year: float, width: float
 ) -> Float[np.ndarray, "n_energy n_chan"]:
-    """A state's redistribution with unit area on the grid."""
+    """Compute a state's redistribution with unit area on the grid."""
     native = acis.response(chip, year, width=width)
     flat = Response(
         native.energy_lo,
