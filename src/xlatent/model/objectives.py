@@ -33,7 +33,7 @@ def poisson_loss(
     beta: float,
     noise: Tensor,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the negative evidence bound per spectrum, with a robust deviance, plus what pairs, latents and prior must be.
+    """Compute the negative evidence bound per spectrum, its deviance robust, plus what pairs, latents and prior must be.
 
     The encoder is taught by the counts it saw, through a decoder held still: taught by expected counts it would shrink
     towards the prior twice. So is the decoder where counts are few; of bright spectra, whose latents are known, it is
@@ -81,7 +81,7 @@ def poisson_loss(
 def observed_loss(
     model: Autoencoder, views: SimulatedObservations, training: Training, beta: float, noise: Tensor
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the negative evidence bound per real spectrum: their own counts teach both halves, for the truth is unknown."""
+    """Compute the negative evidence bound per real spectrum, whose counts teach both halves: the truth is unknown."""
     mean, factor, z, encoder_deviance = _sampled(model, views, noise)
     decoder_deviance = _deviance(views, model.decoder(z.detach()), views.counts)
     # Noise makes about one for each bin of a bright spectrum; a faint one has no misfit worth the name.
