@@ -237,7 +237,7 @@ def _predict_by_trees(x: np.ndarray, classes: np.ndarray, sources: np.ndarray, s
     for k in range(N_FOLDS):
         out = fold == k
         trees = ExtraTreesClassifier(_N_TREES, min_samples_leaf=5, class_weight="balanced", random_state=seed)
-        p[out] = trees.train_classifier(x[~out], classes[~out]).predict_proba(x[out])
+        p[out] = trees.fit(x[~out], classes[~out]).predict_proba(x[out])
     return HeldOutPredictions(p, np.zeros(p.shape, bool))
 
 
