@@ -33,7 +33,7 @@ def poisson_loss(
     beta: float,
     noise: Tensor,
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Compute the negative evidence bound per spectrum, its deviance robust, plus what pairs, latents and prior must be.
+    """Compute the negative evidence bound per spectrum, deviance robust, plus what pairs, latents and prior must be.
 
     The encoder is taught by the counts it saw, through a decoder held still: taught by expected counts it would shrink
     towards the prior twice. So is the decoder where counts are few; of bright spectra, whose latents are known, it is

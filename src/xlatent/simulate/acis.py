@@ -339,7 +339,7 @@ def redistribution(
 def response(
     chip: Chip = "BI", year: Real = 2005.0, theta: Real = 0.0, *, area_scale: Real = 1.0, width: Real = 1.0
 ) -> Response:
-    """Make an ACIS response on the grids that Chandra's own tools use: 0.3-11 keV in 10 eV bins, 1024 PI channels of 14.6 eV.
+    """Make an ACIS response on the grids of Chandra's own tools: 0.3-11 keV in 10 eV bins, 1024 PI channels of 14.6 eV.
 
     Parameters
     ----------

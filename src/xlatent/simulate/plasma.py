@@ -418,7 +418,7 @@ def _in_temperature(xp: ModuleType, table: Any, kt: Any) -> Any:
 
 
 def plasma(energy: Any, kt: Any, abundance: Any, kt_ion: Any = None) -> Any:
-    """Compute the photon flux of an optically thin plasma: bremsstrahlung, recombination and two-photon continua, and lines.
+    """Compute the photon flux of an optically thin plasma: bremsstrahlung, recombination, two-photon continua, lines.
 
     The ions are in collisional ionisation equilibrium at `kt_ion`, the electrons at `kt`. Left alone, the two are the
     same; a lower `kt_ion` imitates an ionising plasma such as the ejecta of a young supernova remnant.
