@@ -18,9 +18,10 @@ test: $(VENV)/dev
 test-slow: $(VENV)/dev
 	$(THREADS) $(BIN)/pytest -m "slow and not cluster" --numprocesses auto
 
-# The everyday tests on the oldest direct dependencies that pyproject.toml allows; torch is the pinned one, which is there.
+# The everyday tests on the oldest direct dependencies that pyproject.toml allows; what they deprecate in
+# one another is not our business. torch is the pinned one, which is there.
 test-lowest: .venv-lowest/ready
-	$(THREADS) .venv-lowest/bin/pytest --numprocesses auto
+	$(THREADS) .venv-lowest/bin/pytest --numprocesses auto -W ignore::DeprecationWarning
 
 # From the Chandra Source Catalog to a model, against services on loopback that fail; training is two minutes of it.
 test-catalog: $(VENV)/dev
