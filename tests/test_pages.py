@@ -87,16 +87,19 @@ def workspace(tmp_path_factory):
     (folder / "source.pi").write_bytes(gzip.decompress((sample / "sim17_000.pha.gz").read_bytes()))
     shutil.copytree(sample, folder / "csc")
     names = [f"sim17_{k:03d}" for k in range(6)]
-    Table({"name": names, "class": ["AGN", "AGN", "CV", "CV", "YSO", "YSO"]}).write(folder / "labels.csv")
-    flux = {f"flux_aper_{band}{end}": np.full(6, 1e-14) * scale
-            for band in "smh" for end, scale in (("", 1.0), ("_lolim", 0.9), ("_hilim", 1.1))}  # fmt: skip
-    renamed = {re.sub(r"flux_aper_(\w)_(\w+)", r"flux_aper_\2_\1", name): value for name, value in flux.items()}
-    Table({"name": names, **renamed}).write(folder / "selection.ecsv")
+    classes, indices = ["AGN", "AGN", "CV", "CV", "YSO", "YSO"], np.linspace(1.0, 2.0, 6)
+    Table({"name": names, "class": classes, "powlaw_gamma": indices}).write(folder / "labels.csv")
+    ends = {"": 1.0, "_lolim": 0.9, "_hilim": 1.1}
+    flux = {f"flux_aper{end}_{band}": np.full(6, 1e-14 * scale) for band in "smh" for end, scale in ends.items()}
+    Table({"name": names, **flux}).write(folder / "selection.ecsv")
+    published = {
+        f"{prefix}F{band}": np.full(6, value) for band in "smh" for prefix, value in {"": 1e-14, "e_": 1e-15}.items()
+    }
+    Table({"name": names, **published}).write(folder / "csc2_labelled_sources.csv")
     for arguments in (
-        ["build", "spectra", "--output", "store"],
+        ["build", "spectra", "--catalog", "labels.csv", "--output", "store"],
         ["embed", "spectra", "--output", "query.parquet"],
         ["embed", "spectra", "--output", "spectra.parquet"],
-        ["embed", "store", "--output", "latents/"],
     ):
         _run(folder, arguments)
     return folder
@@ -139,6 +142,8 @@ def test_python_runs(block, workspace, monkeypatch):
         assert (ROOT / place).is_file()
         return
     monkeypatch.chdir(workspace)
+    if not (workspace / "latents").is_dir():
+        _run(workspace, ["embed", "store", "--output", "latents/"])
     exec(compile(block.text.replace("https://example.org/store", "store"), str(block), "exec"), {})
 
 

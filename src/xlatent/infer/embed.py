@@ -14,9 +14,9 @@ from xlatent.core.batches import GROUP, TOGETHER
 from xlatent.core.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.core.errors import ParameterError
 from xlatent.core.hooks import implementation
+from xlatent.core.html import html_table
 from xlatent.core.latent_columns import N_LATENTS
 from xlatent.core.latents import LatentTable
-from xlatent.core.notebook import html_table
 from xlatent.core.projection import Projector
 from xlatent.core.spectrum import Spectrum
 from xlatent.core.version import SOFTWARE

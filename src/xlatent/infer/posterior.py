@@ -9,8 +9,8 @@ from scipy.special import logsumexp
 from xlatent.core.bands import BANDS, FLUX_BANDS, column_suffix, energy_flux, photon_flux
 from xlatent.core.errors import ParameterError
 from xlatent.core.grid import ModelGrid
+from xlatent.core.html import html_table
 from xlatent.core.latents import LatentTable
-from xlatent.core.notebook import html_table
 from xlatent.infer.observation import Observation
 from xlatent.infer.quantities import Draws, quantiles
 from xlatent.infer.refine import (

@@ -7,8 +7,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from xlatent.core.hooks import implementation
+from xlatent.core.html import html_table
 from xlatent.core.latents import LatentTable
-from xlatent.core.notebook import html_table
 from xlatent.core.spectrum import Spectrum
 
 if TYPE_CHECKING:
