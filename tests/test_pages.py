@@ -97,7 +97,8 @@ def workspace(tmp_path_factory):
     }
     Table({"name": names, **published}).write(folder / "csc2_labelled_sources.csv")
     for arguments in (
-        ["build", "spectra", "--catalog", "labels.csv", "--output", "store"],
+        ["build", "spectra", "--output", "store"],
+        ["build", "spectra", "--catalog", "labels.csv", "--output", "online"],
         ["embed", "spectra", "--output", "query.parquet"],
         ["embed", "spectra", "--output", "spectra.parquet"],
     ):
@@ -144,7 +145,7 @@ def test_python_runs(block, workspace, monkeypatch):
     monkeypatch.chdir(workspace)
     if not (workspace / "latents").is_dir():
         _run(workspace, ["embed", "store", "--output", "latents/"])
-    exec(compile(block.text.replace("https://example.org/store", "store"), str(block), "exec"), {})
+    exec(compile(block.text.replace("https://example.org/store", "online"), str(block), "exec"), {})
 
 
 @pytest.mark.slow
