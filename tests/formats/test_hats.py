@@ -17,7 +17,7 @@ from astropy.coordinates import SkyCoord, search_around_sky
 from astropy.io import votable
 from astropy.units import Unit
 
-from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.core.errors import ReadError, WriteError, XlatentWarning
 from xlatent.core.latents import LatentTable
 from xlatent.formats import catalogue_tables, hats, latent_tables, partitions
 
@@ -212,7 +212,7 @@ def test_refusals(detections, tmp_path, monkeypatch):
     with pytest.raises(WriteError, match="is a URL"):
         hats.write(detections, "s3://bucket/cat")
     monkeypatch.setitem(sys.modules, "hats_import", None)
-    with pytest.raises(ParameterError, match=r"hats_import is not installed.*pip install 'xlatent\[hats\]'"):
+    with pytest.raises(XlatentError, match=r'hats_import is not installed.*pip install "xlatent\[hats\]"'):
         hats.write(detections, tmp_path / "cat")
     assert [file.name for file in tmp_path.iterdir()] == ["other.parquet"]
 

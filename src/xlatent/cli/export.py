@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from xlatent.cli.ui import progress_bar, torch_needed
+from xlatent.cli.ui import progress_bar
 
 
 def export(
@@ -24,6 +24,6 @@ def export(
     """Write the weights of a training run as a bundle: ONNX graphs, weights, what they are, how far they hold."""
     from xlatent.workflows.export import export_model
 
-    with torch_needed(), progress_bar("distilling") as show:
+    with progress_bar("distilling") as show:
         export_model(run, output, name=name, distil=distil, progress=show)
     typer.echo(f"{output} written; use it with --model {output}")

@@ -8,8 +8,6 @@ from typing import Annotated, Any
 
 import typer
 
-from xlatent.cli.ui import torch_needed
-
 
 def train(
     preset: Annotated[str, typer.Option(help="What to train: response-aware or paper.", show_default=False)],
@@ -39,7 +37,7 @@ def train(
         os.environ.update(OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads))  # read when torch is loaded
     from xlatent.workflows.train import train_model
 
-    with torch_needed(), _bar(preset) as (show, tell):
+    with _bar(preset) as (show, tell):
 
         def report(line: dict[str, Any]) -> None:
             tell(line)

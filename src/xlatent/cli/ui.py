@@ -110,14 +110,3 @@ def progress_bar(what: str, total: int | None = None, wait: float = 0.0) -> Iter
         if total is not None and not wait:
             advance(0)
         yield advance
-
-
-@contextmanager
-def torch_needed() -> Iterator[None]:
-    """Turn a failed import of what only training needs into one sentence."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("torch", "safetensors", "onnx", "onnxscript"):
-            raise
-        abort(f'{error.name} is not installed, and training needs it: pip install "xlatent[train]"', USAGE)

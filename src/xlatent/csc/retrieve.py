@@ -22,6 +22,7 @@ from astropy.table import TableMergeError, unique, vstack
 
 from xlatent.core.atomic import atomic, remove_temporaries
 from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.core.extras import requires_extra
 from xlatent.csc.manifest import KINDS, SELECTION, Detection, Manifest, Product
 from xlatent.csc.products import detection_in, identify
 from xlatent.csc.query import write
@@ -113,7 +114,9 @@ def fetch(
     WriteError
         If the folder cannot be written to, is full, or another process is fetching into it.
     ParameterError
-        If the service is no URL, or httpx is not installed.
+        If the service is no URL.
+    XlatentError
+        If httpx is not installed.
 
     Notes
     -----
@@ -121,12 +124,8 @@ def fetch(
     ``version``, and answers with a tar file; errors may come as text with status 200. It is documented in CIAO's thread
     "CSC command line interface", https://cxc.cfa.harvard.edu/ciao/threads/csccli/.
     """
-    try:
+    with requires_extra("csc", "httpx"):
         import httpx
-    except ModuleNotFoundError as error:
-        raise ParameterError(
-            'httpx is not installed, and the catalogue needs it: pip install "xlatent[csc]"'
-        ) from error
     from xlatent.core.version import __version__
 
     try:

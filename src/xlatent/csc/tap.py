@@ -9,7 +9,8 @@ from typing import Any
 
 from astropy.table import Table
 
-from xlatent.core.errors import ParameterError, ReadError
+from xlatent.core.errors import ReadError
+from xlatent.core.extras import requires_extra
 
 _JOB_TIMEOUT = 4 * 3600.0  # seconds for a large query
 _TIMEOUT = (20, 300)  # seconds to connect, and between two packets
@@ -31,12 +32,8 @@ class TapService:
     """
 
     def __init__(self, address: str, on_status: Callable[[str], Any]) -> None:
-        try:
+        with requires_extra("csc", "pyvo"):
             import pyvo
-        except ModuleNotFoundError as error:
-            raise ParameterError(
-                f'{error.name} is not installed, and the catalogue is asked through it: pip install "xlatent[csc]"'
-            ) from error
         self.address, self._on_status = address, on_status
         self._session = _session()
         self._tap = pyvo.dal.TAPService(address, session=self._session)

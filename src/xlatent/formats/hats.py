@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from astropy.utils.exceptions import AstropyWarning
 
-from xlatent.core.errors import ParameterError, ReadError, WriteError, XlatentWarning
+from xlatent.core.errors import ReadError, WriteError, XlatentWarning
+from xlatent.core.extras import requires_extra
 from xlatent.core.latent_columns import META_KEYS
 from xlatent.core.latents import LatentTable
 from xlatent.core.messages import first_line
@@ -47,18 +48,14 @@ def check(folder: str | Path) -> None:
 
     Raises
     ------
-    ParameterError
+    XlatentError
         If hats-import is not installed.
     WriteError
         If it is a URL, there already, in a folder that is missing or read-only, or of a name that HATS does not take.
     """
     folder = Path(folder)
-    try:
+    with requires_extra("hats", "hats_import", "hats"):
         import hats_import  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ParameterError(
-            f"{error.name} is not installed, and HATS catalogues need it: pip install 'xlatent[hats]'"
-        ) from error
     if described_folder.is_url(folder):
         raise WriteError(f"{folder} is a URL, and a HATS catalogue is written to a folder; copy it there afterwards")
     if not re.fullmatch(r"[\w.-]+", folder.name, re.ASCII):
@@ -99,7 +96,7 @@ def write(
 
     Raises
     ------
-    ParameterError
+    XlatentError
         If hats-import is not installed.
     ReadError
         If a file or part is missing or damaged, or the columns are not those of latents.

@@ -45,7 +45,7 @@ class Source:
         ------
         ReadError, ResponseError
             If a file is missing, damaged, or not what it should be.
-        ParameterError
+        XlatentError
             If it is a file of the Multimodal Universe, and h5py is not installed.
 
         Examples

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 
 from xlatent.core.errors import ParameterError, ReadError, XlatentWarning
+from xlatent.core.extras import requires_extra
 from xlatent.core.spectrum import Response, Spectrum
 
 NOMINAL_FLAG = "nominal_response"
@@ -59,7 +60,7 @@ def read(path: str | Path, nominal: Callable[[int], Response], *, spread: bool =
     ------
     ReadError
         If the file is missing, damaged, or not a shard of Chandra spectra.
-    ParameterError
+    XlatentError
         If h5py is not installed.
 
     Warns
@@ -225,12 +226,8 @@ def _columns(path: Path, shard: Any) -> dict[str, Any]:
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
     """Open an HDF5 file, whose faults are told in one sentence."""
-    try:
+    with requires_extra("multimodal", "h5py"):
         import h5py
-    except ModuleNotFoundError as error:
-        raise ParameterError(
-            f"h5py is not installed, and {path} needs it: pip install 'xlatent[multimodal]'"
-        ) from error
     if not path.is_file():
         raise ReadError(f"{path}: there is no such file")
     try:

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from xlatent.core.errors import ModelError, ParameterError, WorkerError, WriteError
+from xlatent.core.extras import requires_extra
 from xlatent.core.messages import reason
 from xlatent.workflows.embedder import Embedder, PartResult
 from xlatent.workflows.tasks import Task, all_failed
@@ -51,18 +52,16 @@ def embed_on_cluster(
     Raises
     ------
     ParameterError
-        If distributed is not installed, or no scheduler answers.
+        If no scheduler answers.
+    XlatentError
+        If distributed is not installed.
     WorkerError
         If the scheduler is lost for long, or its workers cannot run the tasks.
     ModelError, WriteError
         As `Embedder.embed_part` raises them.
     """
-    try:
+    with requires_extra("cluster", "distributed"):
         from distributed import Client
-    except ModuleNotFoundError as error:
-        raise ParameterError(
-            'distributed is not installed, and --scheduler needs it: pip install "xlatent[cluster]"'
-        ) from error
     for name in logging.root.manager.loggerDict:
         if name.partition(".")[0] in _ITS_LOGGERS:
             logging.getLogger(name).setLevel(logging.CRITICAL)  # of what goes wrong we speak ourselves

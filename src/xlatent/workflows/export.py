@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from xlatent.core.bundle import sha256, write_info
+from xlatent.core.extras import requires_extra
 
 _N_CALIBRATION, _LOG_COUNTS = 1600, (4.0, 6.0)  # simulated spectra, bright: noise must not pass for errors
 _TRAINING = "Simulated spectra (xlatent.simulate.population, seen through simulated ACIS responses of 1999 to 2026)."
@@ -44,16 +45,18 @@ def export_model(
     ------
     ModelError
         If there is no checkpoint, it is damaged, or the exported graphs disagree with the network.
-    ModuleNotFoundError
+    XlatentError
         If torch or what goes with it is not installed.
     """
     from xlatent.infer.calibrate import model_errors
     from xlatent.infer.decoder_errors import FILE
     from xlatent.infer.embed import FLUXES, load_model
-    from xlatent.model.distil import distil as distil_decoder
-    from xlatent.model.export import export
-    from xlatent.model.flux_head import export_flux_head
     from xlatent.simulate.reference import reference_spectra
+
+    with requires_extra("train", "torch", "safetensors", "onnx", "onnxscript"):
+        from xlatent.model.distil import distil as distil_decoder
+        from xlatent.model.export import export
+        from xlatent.model.flux_head import export_flux_head
 
     output = export(Path(run), Path(output), name=name, training=_TRAINING)
     if distil:

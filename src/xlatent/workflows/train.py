@@ -7,6 +7,7 @@ from typing import Any
 
 from xlatent.core.bundle import locate
 from xlatent.core.errors import XlatentWarning
+from xlatent.core.extras import requires_extra
 from xlatent.core.grid import ModelGrid
 
 
@@ -68,7 +69,7 @@ def train_model(
         If there is no such preset or model, nothing to resume, a run where none should be, or a process is lost.
     ReadError
         If the store is missing or damaged.
-    ModuleNotFoundError
+    XlatentError
         If torch or what goes with it is not installed.
 
     Warns
@@ -76,10 +77,11 @@ def train_model(
     XlatentWarning
         If spectra of the store are of no use.
     """
-    from xlatent.model.distributed import distributed_context
-    from xlatent.model.observed import Observed
-    from xlatent.model.preset import load_preset
-    from xlatent.model.train import train
+    with requires_extra("train", "torch", "safetensors", "onnx", "onnxscript"):
+        from xlatent.model.distributed import distributed_context
+        from xlatent.model.observed import Observed
+        from xlatent.model.preset import load_preset
+        from xlatent.model.train import train
 
     output = Path(output)
 

@@ -13,7 +13,8 @@ import numpy as np
 from astropy.table import Table
 
 from xlatent.core.atomic import atomic
-from xlatent.core.errors import WriteError, XlatentError
+from xlatent.core.errors import WriteError
+from xlatent.core.extras import requires_extra
 from xlatent.figures.style import save
 from xlatent.workflows.evaluation.figures import Captioned
 from xlatent.workflows.evaluation.sections import ENDS, Section
@@ -32,10 +33,8 @@ def prepare_folder(folder: Path) -> None:
     XlatentError
         If jinja2 is missing.
     """
-    try:
+    with requires_extra("science", "jinja2"):
         import jinja2  # noqa: F401
-    except ModuleNotFoundError:
-        raise XlatentError('jinja2 is not installed, and the report needs it: pip install "xlatent[science]"') from None
     try:
         (folder / "figures").mkdir(parents=True, exist_ok=True)
     except OSError as error:
