@@ -17,7 +17,7 @@ from astropy.coordinates import SkyCoord, search_around_sky
 from astropy.io import votable
 from astropy.units import Unit
 
-from xlatent.core.errors import ReadError, WriteError, XlatentWarning
+from xlatent.core.errors import ReadError, WriteError, XlatentError, XlatentWarning
 from xlatent.core.latents import LatentTable
 from xlatent.formats import catalogue_tables, hats, latent_tables, partitions
 
