@@ -31,6 +31,7 @@ def rows(output):
     )
 
 
+@pytest.mark.slow
 def test_a_model_against_itself_is_the_identity(xlatent):
     result = xlatent("compare-models", DEFAULT_MODEL, DEFAULT_MODEL)
     assert result.exit_code == 0, result.stderr
@@ -40,6 +41,7 @@ def test_a_model_against_itself_is_the_identity(xlatent):
     assert "96 spectra" in result.stdout and "R² of A from B: z0 1.000" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_same_network_along_other_axes_gives_the_turn(xlatent, tmp_path):
     pytest.importorskip("torch")
     from safetensors.torch import load_file, save_file

@@ -88,6 +88,7 @@ def report(run, files, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_page_needs_nothing_else(report):
     html = (report / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:)|url\(|@import|<link|<script', html)

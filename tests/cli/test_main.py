@@ -101,6 +101,7 @@ def test_demo_into_a_file_is_one_sentence(xlatent, tmp_path):
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_train_resume_and_export(xlatent, drawers, tmp_path, monkeypatch):
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         monkeypatch.setenv(name, "1")  # what the command sets is put back

@@ -25,6 +25,7 @@ def with_errors(model, errors):
     return LatentModel(model.info, model._encoder, model._decoder._session, errors)
 
 
+@pytest.mark.slow
 def test_a_truth_further_off_gives_larger_errors(model, bright):
     spectra, photons = bright
     ripple = np.sin(6.0 * np.log(model.grid.energy_mid))
@@ -40,6 +41,7 @@ def test_none_where_the_decoder_is_right(model, bright):
     assert model_errors(model, spectra, made).typical < 1e-6
 
 
+@pytest.mark.slow
 def test_errors_widen_bright_posteriors_and_leave_faint_ones(model):
     assert model.errors is not None
     bare = with_errors(model, None)

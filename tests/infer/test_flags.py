@@ -31,6 +31,7 @@ def seen(photons, counts):
     return Spectrum(drawn, 1e4, response=response)
 
 
+@pytest.mark.slow
 def test_the_population_is_seldom_called_odd(model):
     raised = ["outlier" in row for row in flags(model.embed(reference_spectra(model.grid, 320)[0]))]
     assert np.mean(raised) <= 0.02  # 0.5 % are expected

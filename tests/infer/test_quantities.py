@@ -67,6 +67,7 @@ def test_another_draw_lies_between_quantiles_as_often_as_they_say(n, seed):
     assert abs(np.mean(inside) - (levels[1] - levels[0])) < 5.0 * 0.5 / np.sqrt(400)
 
 
+@pytest.mark.slow
 def test_fluxes_of_faint_spectra_need_no_decoding_and_most_bright_ones_are_decoded():
     model = load_model(threads=1)
     decoded = []

@@ -124,6 +124,7 @@ def test_the_ensemble_finds_a_gaussian(monkeypatch):
     assert np.all(np.abs(np.cov(whitened.T) - np.eye(9)) < 7.0 / np.sqrt(ess))
 
 
+@pytest.mark.slow
 def test_where_importance_sampling_fails_the_ensemble_agrees(model, monkeypatch):
     # Of a posterior with one maximum: walkers seldom cross between two, and cannot tell how much each weighs.
     rng = np.random.default_rng(11)

@@ -19,6 +19,8 @@ from xlatent.model.batches import simulated_batches  # noqa: E402
 from xlatent.model.checkpoint import load  # noqa: E402
 from xlatent.model.preset import Preset, Training, load_preset  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 GRID = ModelGrid()
 
 

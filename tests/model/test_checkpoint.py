@@ -118,6 +118,7 @@ def test_weights_to_start_from(run, tmp_path):
     one_sentence("another network", lambda: train.train(PRESET, tmp_path / "c", steps=1, weights=weights))
 
 
+@pytest.mark.slow
 def test_a_run_from_before_there_were_axes_goes_on(run):
     without(run, "model.axes", "average.axes")
     found = load_file(train.train(PRESET, run, steps=2, resume=True))
@@ -125,6 +126,7 @@ def test_a_run_from_before_there_were_axes_goes_on(run):
     load(Autoencoder(PRESET, ModelGrid()), {k[8:]: v for k, v in found.items() if k.startswith("average.")}, run)
 
 
+@pytest.mark.slow
 def test_killed_between_its_two_files_a_checkpoint_is_that_of_its_tensors(run, tmp_path):
     older = (run / "checkpoint.json").read_text()
     whole = train.train(PRESET, run, steps=3, resume=True)
@@ -134,6 +136,7 @@ def test_killed_between_its_two_files_a_checkpoint_is_that_of_its_tensors(run, t
     assert all(torch.equal(found[name], value) for name, value in expected.items())
 
 
+@pytest.mark.slow
 def test_batches_a_step_are_kept(run):
     change_state(run, batches=2)
     without(run)  # and with it the tensors' own word

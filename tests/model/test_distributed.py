@@ -23,6 +23,8 @@ from xlatent.core.grid import ModelGrid  # noqa: E402
 from xlatent.model import batches, train  # noqa: E402
 from xlatent.model.checkpoint import read_checkpoint  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 STEPS = 20
 SCRIPT = Path(__file__).with_name("small_train.py")
 spec = importlib.util.spec_from_file_location("small_train", SCRIPT)

@@ -201,6 +201,7 @@ def test_better_by_how_much():
 # -- training
 
 
+@pytest.mark.slow
 def test_a_step_with_data_is_another_than_one_without(tmp_path, data):
     preset, lines = tiny(), []
     with_data = load_file(train.train(preset, tmp_path / "a", steps=6, data=data, report=lines.append))
@@ -211,6 +212,7 @@ def test_a_step_with_data_is_another_than_one_without(tmp_path, data):
     assert end["start"] == pytest.approx(start["start"]) and end["spectra"] == 16 and end["end"] != end["start"]
 
 
+@pytest.mark.slow
 def test_training_on_them_helps_with_them(tmp_path, data):
     lines = []
     train.train(tiny(), tmp_path / "run", steps=60, data=data, report=lines.append)
@@ -234,6 +236,7 @@ def test_weights_and_data_make_small_steps(tmp_path, data):
     assert far["gentle"] == pytest.approx(train.FINETUNE_LR_SCALE * far["whole"], rel=0.05)
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_it_goes_on_where_it_was(tmp_path, monkeypatch, data, folder):
     monkeypatch.setattr(train, "CHECKPOINT_SECONDS", 0.0)  # a checkpoint every step
     weights = tmp_path / "w.safetensors"

@@ -24,6 +24,7 @@ def tiny(name):
     return preset.model_copy(update={"network": network, "training": Training(batch=16, warmup_steps=5)})
 
 
+@pytest.mark.slow
 def test_the_loss_falls(tmp_path):
     lines = []
     train.train(tiny("response-aware"), tmp_path / "run", steps=200, report=lines.append)
@@ -32,6 +33,7 @@ def test_the_loss_falls(tmp_path):
     assert json.loads((tmp_path / "run" / "log.jsonl").read_text().splitlines()[0])["step"] == 50
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["response-aware", "paper"])
 def test_killed_and_resumed_it_goes_on_where_it_was(tmp_path, monkeypatch, name):
     # A run of 40 steps that is stopped after 20 ends in the same weights as one that is not.
@@ -62,6 +64,7 @@ def test_killed_and_resumed_it_goes_on_where_it_was(tmp_path, monkeypatch, name)
         torch.testing.assert_close(halves[key], value, rtol=1e-3, atol=1e-4, msg=key)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["response-aware", "paper"])
 def test_the_exported_bundle_agrees_and_embeds(tmp_path, name):
     preset = tiny(name)
@@ -112,6 +115,7 @@ def test_batches_depend_on_seed_and_step_alone():
     assert not torch.equal(views.counts[:8], views.counts[8:])
 
 
+@pytest.mark.slow
 def test_batches_made_ahead_by_other_processes_are_the_same_in_the_same_order():
     grid = ModelGrid()
     made = batches.SimulatedBatches(grid, Training(batch=8), 7, torch.as_tensor(grid.energy, dtype=torch.float32))

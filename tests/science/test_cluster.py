@@ -168,6 +168,7 @@ def test_classes_too_small_to_judge():
         scored([0] * 20, ["AGN"] * 20)
 
 
+@pytest.mark.slow
 def test_real_sources(labelled):
     classes, sources = np.asarray(labelled["class"]), source_ids(labelled)
     found = find_clusters(labelled, "mixture", 10)

@@ -18,6 +18,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "learn.md"
 EVERY = {"csc2_labelled_sources.csv": 3, "csc2_source_properties.csv": 20}
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_the_page_runs_as_written(shared_data, tmp_path, monkeypatch):
     pytest.importorskip("pyoperon")

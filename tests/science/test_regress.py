@@ -92,6 +92,7 @@ def test_a_few_of_very_many_rows(latent_table, z, monkeypatch):
     assert set(regress(latent_table(z, value=z[:, 0]), ["value"])["n_rows"]) == {100}
 
 
+@pytest.mark.slow
 def test_real_sources(labelled):
     results = regress(labelled, ["measured_ms", "measured_hs"])
     # Latents of band fluxes hold their ratios, as far as the prior lets them.

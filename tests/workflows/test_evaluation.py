@@ -76,6 +76,7 @@ def test_classes_that_are_apart_are_recognised(make):
     assert np.allclose(section.values["confusion"]["z"].sum(axis=1), 1.0)
 
 
+@pytest.mark.slow
 def test_shuffled_labels_are_guessed(make):
     section = filled(classification.classification_section, make(shuffle=True), seed=0)
     z = row(section.table("scores"), **{"from": "z"})
@@ -92,6 +93,7 @@ def test_the_faint_train_and_are_not_scored(make):
     assert len(sample.classes) == 3 * EACH and sample.bright.sum() == 3 * EACH / 2
 
 
+@pytest.mark.slow
 def test_a_class_of_two_is_left_out_with_a_word(make):
     data = make()
     classes = data.classes.copy()

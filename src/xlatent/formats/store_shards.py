@@ -277,9 +277,9 @@ class StoredSpectra:
         """Return one spectrum, equal to the one that was stored."""
         cells = self._cells
         meta = {name: cells[name][row] for name in IDENTITY if cells[name][row] is not None}
-        # The object of a file, by which a store is split where no catalogue knows better, may be a field of sources.
+        # A store is split by object or name where no catalogue knows better; an object may be a field of sources.
         source = cells[_SOURCE_NAME][row] if _SOURCE_NAME in cells else None
-        if source and source != meta.get("object"):
+        if source and source not in (meta.get("object"), meta.get("name")):
             meta[_SOURCE_NAME] = source
         background, response = None, None
         if cells["background_exposure"][row] is not None:

@@ -68,12 +68,6 @@ def compare_models(
         If a file cannot be read, or a spectrum has no response.
     ParameterError
         If there are fewer than 50 spectra.
-
-    Examples
-    --------
-    >>> found = compare_models("chandra-acis-8", "chandra-acis-8")  # takes half a minute  # doctest: +SKIP
-    >>> found.fit.r2.round(3).min()  # doctest: +SKIP
-    1.0
     """
     from xlatent.infer.compare import compare
     from xlatent.infer.embed import load_model
