@@ -98,6 +98,7 @@ def test_the_page_needs_nothing_else(report):
     }
 
 
+@pytest.mark.slow
 def test_every_table_says_where_its_latents_come_from(report):
     parts = json.loads((report / "report.json").read_text())["parts"]
     captions = [table["caption"] for part in parts for table in part["tables"]]

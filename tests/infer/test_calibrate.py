@@ -33,6 +33,7 @@ def test_a_truth_further_off_gives_larger_errors(model, bright):
     assert found[0].typical < found[1].typical < found[2].typical
 
 
+@pytest.mark.slow
 def test_none_where_the_decoder_is_right(model, bright):
     spectra, _ = bright
     observations = [prepare(s, model.projector) for s in spectra]
@@ -52,6 +53,7 @@ def test_errors_widen_bright_posteriors_and_leave_faint_ones(model):
         np.testing.assert_array_equal(model.embed(spectra)["z0"], bare.embed(spectra)["z0"])
 
 
+@pytest.mark.slow
 def test_no_latent_gets_wider_than_its_prior(model, bright):
     huge = ModelErrors(model.errors.shapes, 1e3, model.errors.spread, model.errors.largest)
     table = with_errors(model, huge).embed(bright[0])

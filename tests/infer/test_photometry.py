@@ -53,6 +53,7 @@ def volume(table, row=0):
     return np.linalg.slogdet(table.covariance[row])[1]
 
 
+@pytest.mark.slow
 def test_ranks_of_the_truth_are_flat(model):
     # z from the prior, fluxes with normal errors of which most are a tenth of a typical flux or less.
     rng = np.random.default_rng(3)

@@ -58,6 +58,7 @@ def test_errors_of_the_decoder_widen_the_draws_and_have_heavy_tails():
     np.testing.assert_allclose(spectra, np.exp(made.theta[0][:, -1:] + 0.05 * made.errors) * np.ones(4))
 
 
+@pytest.mark.slow
 @given(st.integers(2, 40), st.integers(0, 2**31))
 def test_another_draw_lies_between_quantiles_as_often_as_they_say(n, seed):
     # Of n + 1 uniform draws each is equally likely to be the one left out: its expected share is exact by symmetry.
@@ -85,6 +86,7 @@ def test_fluxes_of_faint_spectra_need_no_decoding_and_most_bright_ones_are_decod
     assert decoded[0] < 0.1 and decoded[1] > 0.7
 
 
+@pytest.mark.slow
 def test_in_every_draw_the_broad_band_is_the_sum_of_its_parts():
     model = load_model(threads=1)
     for log_counts in ((1.5, 2.5), (5.0, 5.5)):  # fluxes by the head, and decoded

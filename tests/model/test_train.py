@@ -103,6 +103,7 @@ def test_a_preset_takes_no_unknown_setting():
         Preset.model_validate({"name": "x", "inputs": "flux", "loss": "mse", "network": {"dropout": 0.1}})
 
 
+@pytest.mark.slow
 def test_batches_depend_on_seed_and_step_alone():
     grid, training = ModelGrid(), Training(batch=8)
     energy = torch.as_tensor(grid.energy, dtype=torch.float32)

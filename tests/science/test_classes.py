@@ -54,6 +54,7 @@ def test_parameters_are_those_cited(drawn):
     assert np.all(drawn["LM-STAR"]["nh"] <= 0.1)
 
 
+@pytest.mark.slow
 def test_ratios_of_counts_are_those_of_the_photons(classes):
     grid, rng = ModelGrid(), np.random.default_rng(5)
     responses = classes.simulated.unseen_responses(grid)

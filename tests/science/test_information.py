@@ -214,6 +214,7 @@ def test_some_of_very_many_sources(latent_table, normal, quick, monkeypatch):
     assert list(results["n_sources"]) == [60]
 
 
+@pytest.mark.slow
 def test_real_sources(labelled, quick):
     with pytest.warns(XlatentWarning, match="HMXB"):
         results = estimate_information(labelled, ["class"], ["measured_hm", "measured_ms"])

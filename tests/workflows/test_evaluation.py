@@ -66,6 +66,7 @@ def test_classes_that_are_apart_are_found_and_their_baseline_is_not(make):
     assert row(table, of="z", method="mixture, BIC", task="AGN against compact")["balanced accuracy"] > 0.97
 
 
+@pytest.mark.slow
 def test_classes_that_are_apart_are_recognised(make):
     section = filled(classification.classification_section, make(), seed=0)
     z = row(section.table("scores"), **{"from": "z"})
