@@ -105,6 +105,7 @@ def test_every_table_says_where_its_latents_come_from(report):
     assert len(captions) > 6 and all("from catalogue band fluxes, not from spectra" in text for text in captions)
 
 
+@pytest.mark.slow
 def test_the_numbers_are_those_of_what_went_in(report):
     found = json.loads((report / "report.json").read_text())
     table = {(part["key"], table["key"]): table["rows"] for part in found["parts"] for table in part["tables"]}
