@@ -10,6 +10,7 @@ import sys
 import textwrap
 import tomllib
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -163,3 +164,43 @@ def test_type_checkers_pass_every_block(checker, tmp_path):
     }
     done = subprocess.run([sys.executable, "-m", checker, *settings[checker]], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+_NUMBER = re.compile(r"[-+]?\d+\.?\d*(?:e[-+]?\d+)?")
+
+
+def _is_printed(line, output):
+    """Whether a line of a page is in what a command prints; its numbers may differ by a tenth, or by 0.02."""
+    words, numbers = _NUMBER.sub("#", line).split(), [float(number) for number in _NUMBER.findall(line)]
+    for printed in output.splitlines():
+        found = [float(number) for number in _NUMBER.findall(printed)]
+        if _NUMBER.sub("#", printed).split() == words and np.allclose(found, numbers, rtol=0.1, atol=0.02):
+            return True
+    return False
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_learn_prints_what_stands_there(shared_data, tmp_path, monkeypatch):
+    for needed in ("sklearn", "pyoperon", "sympy"):
+        pytest.importorskip(needed)
+    for name in ("csc2_labelled_sources.csv", "csc2_source_properties.csv"):
+        (tmp_path / name).symlink_to(shared_data / "catalogues" / name)
+    (tmp_path / "spectra").symlink_to(shared_data / "spectra")
+    monkeypatch.chdir(tmp_path)
+    missing, given = [], []
+    for block in (block for block in BLOCKS if block.page == "learn.md"):
+        if block.language == "python":
+            exec(compile(block.text, str(block), "exec"), {})
+            continue
+        commands = [arguments for _, (_, *arguments) in _commands(block)]
+        output = "".join(_run(tmp_path, arguments) for arguments in commands)
+        for option, path in (pair for arguments in commands for pair in pairwise(arguments)):
+            assert option not in ("--output", "--save", "--figure") or (tmp_path / path).is_file(), path
+        given += [arguments[0] for arguments in commands]
+        expected = [line for line in block.text.splitlines() if not line.startswith("$ ") and line != "..."]
+        missing += [f"{block}: {line}\n{output}" for line in expected if not _is_printed(line, output)]
+    assert not missing, "\n".join(missing)
+    assert set(given) >= {
+        "classify", "cluster", "regress", "information", "formulas", "neighbours", "outliers", "tracks", "accretion",
+    }  # fmt: skip
