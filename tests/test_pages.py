@@ -1,6 +1,7 @@
 """Every code block of README and docs: commands and Python run as they stand, and type checkers pass the Python."""
 
 import gzip
+import json
 import os
 import re
 import shlex
@@ -20,6 +21,7 @@ from astropy.table import Table
 from typer.testing import CliRunner
 
 from xlatent.cli.main import app
+from xlatent.core.bundle import DEFAULT_MODEL, locate, read_info
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -204,3 +206,28 @@ def test_learn_prints_what_stands_there(shared_data, tmp_path, monkeypatch):
     assert set(given) >= {
         "classify", "cluster", "regress", "information", "formulas", "neighbours", "outliers", "tracks", "accretion",
     }  # fmt: skip
+
+
+def test_figures_of_pages_are_those_of_the_shipped_model():
+    shipped = read_info(locate(DEFAULT_MODEL)).fingerprint
+    benchmark = json.loads((ROOT / "docs" / "benchmark.json").read_text())
+    assert benchmark["sha256"] == shipped
+    for page in (ROOT / "docs" / "benchmark.md", locate(DEFAULT_MODEL) / "CLASSIFIER.md"):
+        assert shipped[:12] in page.read_text(), page
+    found = {what: value for _, what, _, value, _ in benchmark["targets"]}
+    readme = (ROOT / "README.md").read_text()
+    within = found["real spectra within best fit + 5, of 20"].replace("%", " %")
+    below = found["real spectra, median of refined - best fit"].removeprefix("-")
+    gap = float(found["amortised - refined below 10,000 counts, median"])
+    widest = float(found["amortised - refined below 10,000 counts, 90th percentile"])
+    assert f"{within} of 20; median {below} below it" in readme
+    assert f"{gap:.1f} (90th percentile {widest:.0f})" in readme
+    heat, index, column = (
+        float(found[f"R² of {what}"])
+        for what in (
+            "log kT from z, plasmas",
+            "Γ from z, power laws",
+            "log N_H from z, foreground absorption only, above 10^21",
+        )
+    )
+    assert f"{column:.2f}, {index:.2f}, {heat:.2f}" in readme
