@@ -60,9 +60,12 @@ def _bar(preset: str) -> Iterator[tuple[Callable[[int, int], None], Callable[[di
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda done, total: None, lambda line: None
+        return
     said = TextColumn("{task.fields[said]}")
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TimeRemainingColumn(), said)
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(preset, total=None, said="")
 
         def show(done: int, total: int) -> None:
