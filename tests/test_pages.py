@@ -157,9 +157,8 @@ def test_type_checkers_pass_every_block(checker, tmp_path):
     pytest.importorskip(checker)
     for number, block in enumerate(PYTHON):
         body = textwrap.indent(block.text, "    ")
-        (tmp_path / f"block_{number}.py").write_text(
-            f"# {block}\n# pyright: reportMissingImports=false, reportPrivateImportUsage=false\ndef page() -> None:\n{body}"
-        )
+        heading = f"# {block}\n# pyright: reportMissingImports=false, reportPrivateImportUsage=false\n"
+        (tmp_path / f"block_{number}.py").write_text(f"{heading}def page() -> None:\n{body}")
     settings = {
         "mypy": ["--config-file", str(ROOT / "pyproject.toml"), str(tmp_path)],
         "pyright": ["--pythonpath", sys.executable, str(tmp_path)],
