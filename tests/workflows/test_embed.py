@@ -166,3 +166,13 @@ def test_an_embedder_travels_as_its_settings(sample):
 def test_a_process_that_dies_is_told():
     with pytest.raises(WorkerError, match="died"):
         list(in_order(os._exit, [3, 3, 3], 2))
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_no_process_and_no_input_are_told(workers):
+    with pytest.raises(ParameterError, match=f"workers is {workers}"):
+        xl.embed_files("spectra", workers=workers)
+    with pytest.raises(ParameterError, match=f"workers is {workers}"):
+        xl.build_store("spectra", "store", workers=workers)
+    with pytest.raises(InputError, match="no spectra to embed"):
+        xl.embed_files([])

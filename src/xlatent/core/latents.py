@@ -344,6 +344,8 @@ class LatentTable:
                 raise KeyError(f"no column {key!r} in this latent table; its columns are {', '.join(self.colnames)}")
             return self._table[key]
         if isinstance(key, int | np.integer):
+            if not -len(self) <= key < len(self):
+                raise IndexError(f"there is no row {key} in a latent table of {len(self)}")
             return Row(self, range(len(self))[key])
         if isinstance(key, list) and not key:
             key = slice(0, 0)

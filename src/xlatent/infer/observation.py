@@ -77,8 +77,8 @@ def prepare(spectrum: Spectrum, projector: Projector) -> Observation:
     """
     if spectrum.response is None:
         raise ResponseError(
-            f"{spectrum.meta.get('file', spectrum.name)} has no response: expected an RMF and an ARF named in the "
-            "header or given; give them with --arf and --rmf"
+            f"{spectrum.meta.get('file', spectrum.name) or 'the spectrum'} has no response: expected an RMF and an ARF "
+            "named in the header or given; give them with --arf and --rmf"
         )
     grid = projector.grid
     mask = spectrum.select(grid.chan_lo, grid.chan_hi)

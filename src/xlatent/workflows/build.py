@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from xlatent.core.errors import InputError, ReadError, WriteError, XlatentWarning
 from xlatent.core.messages import reason
 from xlatent.workflows.notices import Failure, Notice, Notices, write_failures
-from xlatent.workflows.parallel import batches, in_order
+from xlatent.workflows.parallel import batches, check_workers, in_order
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -114,6 +114,7 @@ def build_store(
     """
     from xlatent.formats.store import Writer
 
+    check_workers(workers)
     output = Path(output)
     options = {"arf": arf, "rmf": rmf, "background": background}
     given: dict[str, Any] = {key: Path(file) for key, file in options.items() if file is not None}

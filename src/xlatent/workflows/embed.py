@@ -14,7 +14,7 @@ from xlatent.core.errors import InputError, ParameterError, ReadError, WorkerErr
 from xlatent.core.outputs import TABLES, check_output
 from xlatent.workflows.embedder import Embedder, PartResult
 from xlatent.workflows.notices import Failure, Notice, Notices
-from xlatent.workflows.parallel import in_order
+from xlatent.workflows.parallel import check_workers, in_order
 from xlatent.workflows.tasks import (
     Settings,
     ShardSlice,
@@ -189,11 +189,14 @@ def embed_files(
     >>> result.table.z.shape
     (6, 8)
     """
+    check_workers(workers)
     run = _Run(progress, on_status or _LOG.info)
     folder = _check_output(output, layout, scheduler, workers)
     options = {"arf": arf, "rmf": rmf, "background": background}
     given: dict[str, Any] = {key: Path(file) for key, file in options.items() if file is not None}
     items = [inputs] if isinstance(inputs, str | Path) else list(inputs)
+    if not items:
+        raise InputError("there are no spectra to embed; give files, folders, patterns, manifests or stores")
     with run.notices.collect():
         found = _find([str(item) for item in items], given)
     embedder = Embedder(_settings(model, refine, posterior))

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, TypeVar
 
-from xlatent.core.errors import WorkerError
+from xlatent.core.errors import ParameterError, WorkerError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -29,6 +29,18 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
     waiting = iter(items)
     while batch := list(islice(waiting, size)):
         yield batch
+
+
+def check_workers(workers: int) -> None:
+    """Make sure that there is at least one process to do the work.
+
+    Raises
+    ------
+    ParameterError
+        If there is none.
+    """
+    if workers < 1:
+        raise ParameterError(f"workers is {workers}, and the work needs at least one process")
 
 
 def one_thread_each() -> None:
