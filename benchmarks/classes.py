@@ -174,7 +174,7 @@ def _sources(n: int) -> Rows:
         rows |= {f"cutoff_{i}": np.full(n, 100.0), f"nh_{i}": np.zeros(n), f"covering_{i}": np.ones(n)}
         rows |= {f"abundance_{i}": np.ones((n, len(ELEMENTS))), f"kt_ion_{i}": np.ones(n)}
     rows |= {"line_energy": np.full((n, 2), 6.4), "line_sigma": np.full((n, 2), 0.02), "line_ew": np.zeros((n, 2))}
-    return rows | {"distortion": np.zeros((n, 7))}
+    return rows | {"edge_depth": np.zeros((n, 2)), "distortion": np.zeros((n, 7))}
 
 
 def _set(rows: Rows, where: np.ndarray, family: str, i: str = "1", **parameters: Any) -> None:

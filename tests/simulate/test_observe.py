@@ -57,3 +57,14 @@ def test_torch_sees_the_same(observatory):
     theirs = other.observe(np.random.default_rng(6), torch.as_tensor(photons), np.full(16, 500.0))
     np.testing.assert_allclose(theirs.source.numpy(), ours.source, rtol=1e-8)
     np.testing.assert_allclose(theirs.reference_counts.numpy(), ours.reference_counts, rtol=1e-8)
+
+
+def test_wide_channels_hold_what_the_bins_they_span_would(observatory):
+    # In one redistribution of five, bins in the middle of a channel hold its counts and the others none.
+    photons, views = views_of(observatory, 7, n=512)
+    empty = views.reference_counts < 1e-9 * views.reference_counts.max(axis=1, keepdims=True)
+    assert 0.02 < empty.any(axis=1).mean() < 0.6
+    assert np.all(views.counts[empty] == 0)
+    np.testing.assert_allclose(views.source.sum(axis=1), 1000.0, rtol=1e-6)
+    folded = views.fold(photons)
+    np.testing.assert_allclose(folded / folded.sum(axis=1, keepdims=True), views.source / 1000.0, rtol=1e-9)

@@ -6,15 +6,30 @@ from typing import Any
 import numpy as np
 from array_api_compat import array_namespace, device
 from jaxtyping import Float
+from scipy.special import ndtr
 
 from xlatent.core.grid import ModelGrid, reference_response_moments
 from xlatent.core.spectrum import Response
 from xlatent.simulate import acis, continuum
 from xlatent.simulate.plasma import plasma
 
-# Instrumental lines of the ACIS particle background: Si K-alpha, Au M-alpha, Ni K-alpha, Au L (Bartalucci et al. 2014,
-# A&A 566, A25), keV.
-_INSTRUMENT_LINES = (1.74, 2.14, 7.48)
+# Particle background of the chips, as measured with ACIS stowed and tabulated in soxs 2.3 (acisi_particle_bkgnd,
+# aciss_particle_bkgnd), read off by hand: continuum per keV at these energies, and lines of the instrument (Al K, Si K,
+# Au M, Ni K; Bartalucci et al. 2014, A&A 566, A25), keV and strength in units of the continuum times keV.
+# fmt: off
+_PARTICLES = {
+    "FI": (([0.4, 0.5, 0.8, 1.4, 1.9, 2.5, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0],
+            [0.422, 0.397, 0.381, 0.394, 0.390, 0.372, 0.355, 0.332, 0.323, 0.322, 0.323, 0.330]),
+           ((1.487, 0.020), (2.14, 0.098), (7.48, 0.188))),
+    "BI": (([0.4, 0.6, 0.8, 1.0, 1.3, 1.5, 1.9, 2.3, 2.6, 3.0, 4.0, 5.0, 6.0, 6.4, 6.7, 7.0, 7.4, 7.7, 8.0],
+            [1.547, 1.436, 1.337, 1.248, 1.133, 1.068, 1.009, 0.916, 0.834, 0.788, 0.732, 0.731, 0.762, 0.780, 0.939,
+             1.155, 1.500, 1.848, 2.304]),
+           ((1.487, 0.016), (1.74, 0.340), (2.12, 0.237), (7.48, 0.142))),
+}
+# fmt: on
+_LINE_WIDTH = 0.06  # keV, standard deviation as ACIS sees a line
+# Channels may be wider than detector bins: in this share of the redistributions, from a bin's width to 300 eV.
+_WIDE_SHARE, _WIDE = 0.2, (0.03, 0.3)
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,8 @@ class Observatory:
         """
         xp, n = self._array, photons.shape[0]
         chosen = rng.integers(len(self.chips), size=groups)
-        matrix = self.bank[xp.asarray(chosen, device=device(self.energy))]
+        together = self._sum_channels(rng, groups)
+        matrix = self.bank[xp.asarray(chosen, device=device(self.energy))] @ together
         area = self._areas(rng, self.chips[np.repeat(chosen, n // groups)])
         source = _fold(photons * area, matrix)
         source = source / xp.sum(source, axis=1, keepdims=True) * self._to(counts)[:, None]
@@ -115,7 +131,7 @@ class Observatory:
         )
         unit, spread = unit.reshape(source.shape), spread.reshape(source.shape)
 
-        background = self._background(rng, photons, area, matrix, counts)
+        background = self._background(rng, photons, area, matrix, together, counts)
         scale = np.where(rng.random(n) < 0.2, 0.0, 10 ** rng.uniform(-2.5, 0.0, n))
         background = background * self._to(scale > 0)[:, None]
         drawn = rng.poisson(self._host(source + background))
@@ -123,6 +139,25 @@ class Observatory:
         return SimulatedObservations(
             self._to(drawn), self._to(off), source, background, self._to(scale), unit, spread, area, matrix
         )
+
+    def _sum_channels(self, rng: np.random.Generator, groups: int) -> Any:
+        """Draw channel widths, as matrices [groups, n_chan, n_chan] that sum the bins of a channel.
+
+        Whole channels are assigned to bins (`ModelGrid.channel_bins`): of wide ones some bins hold all, others nothing.
+        """
+        edges, n = self.grid.chan, self.grid.n_chan
+        middle = 0.5 * (edges[1:] + edges[:-1])
+        together = np.zeros((groups, n, n))
+        for one in together:
+            target = np.arange(n)
+            if rng.random() < _WIDE_SHARE:
+                width = np.exp(rng.uniform(*np.log(_WIDE)))
+                begin = edges[0] - rng.random() * width
+                channel = np.floor((middle - begin) / width)
+                centre = (begin + (channel + 0.5) * width).clip(middle[0], middle[-1])
+                target = np.searchsorted(edges, centre, side="right") - 1
+            one[np.arange(n), target] = 1.0
+        return self._to(together)
 
     def _areas(self, rng: np.random.Generator, chips: np.ndarray) -> Any:
         """Draw effective areas, each with its own epoch, angle, contaminant and calibration error."""
@@ -141,7 +176,9 @@ class Observatory:
         error = rng.normal(0.0, [0.06, 0.08], (n, 2)) + odd[:, None] * rng.normal(0.0, [0.5, 0.3], (n, 2))
         return self._to(area) * self._array.exp(self._to(error) @ self._tilt) + 1e-3
 
-    def _background(self, rng: np.random.Generator, photons: Any, area: Any, matrix: Any, counts: np.ndarray) -> Any:
+    def _background(
+        self, rng: np.random.Generator, photons: Any, area: Any, matrix: Any, together: Any, counts: np.ndarray
+    ) -> Any:
         """Expected background counts: particles, sky, and in some cases light of another source."""
         n = len(counts)
         weights = rng.dirichlet(np.full(len(self._particles) + 3, 0.6), n)
@@ -149,7 +186,8 @@ class Observatory:
         sky, galaxy = (_unit(_fold(s * area, matrix)) for s in self._sky)
         other = _unit(_fold(self._array.roll(photons, 1, axis=0) * area, matrix))
         w = self._to(weights)
-        shape = w[:, :-3] @ self._particles + w[:, -3:-2] * sky + w[:, -2:-1] * galaxy + w[:, -1:] * other
+        particles = _fold(w[:, :-3] @ self._particles, together)
+        shape = particles + w[:, -3:-2] * sky + w[:, -2:-1] * galaxy + w[:, -1:] * other
         ratio = 10 ** np.where(rng.random(n) < 0.6, rng.uniform(-3.0, -0.5, n), rng.uniform(-0.5, 1.0, n))
         return _unit(shape) * self._to(np.minimum(counts * ratio, 2e5))[:, None] + 1e-7
 
@@ -183,15 +221,25 @@ def _redistribution(
 
 
 def particle_background(edges: Float[np.ndarray, " n_edges"]) -> Float[np.ndarray, "n_shapes n_chan"]:
-    """Shapes that the particle background is mixed from, each of sum one.
+    """Compute shapes that the particle background is mixed from, each of sum one.
 
-    Flat, rising to either side, and the instrument's own lines.
+    Front-illuminated and back-illuminated chips of ACIS as measured, and flat, rising to either side, and lines alone,
+    for what other detectors, protons and times make of it.
 
     Parameters
     ----------
     edges : array [n_chan + 1]
         Edges of detector bins or channels in keV.
+
+    Examples
+    --------
+    >>> particle_background(np.linspace(0.5, 8.0, 100)).sum(axis=1).round(6).tolist()
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
     """
     mid, width = 0.5 * (edges[1:] + edges[:-1]), np.diff(edges)
-    lines = [np.exp(-0.5 * ((mid - e) / 0.06) ** 2) * width for e in _INSTRUMENT_LINES]
-    return _unit(np.stack([width, width * mid**1.5, width / mid, sum(lines)]))
+    measured, lines = [], 0.0 * mid
+    for (energy, continuum_per_kev), strengths in _PARTICLES.values():
+        bumps = [w * np.diff(ndtr((edges - e) / _LINE_WIDTH)) for e, w in strengths]
+        measured.append(np.interp(mid, energy, continuum_per_kev) * width + sum(bumps))
+        lines = lines + sum(bumps) / np.sum(bumps)
+    return _unit(np.stack([*measured, width, width * mid**1.5, width / mid, lines]))

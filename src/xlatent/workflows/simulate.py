@@ -111,7 +111,8 @@ def observation(
     counts = float(10 ** rng.uniform(1.3, 4.3))
     photflux = counts / (exposure * folded[in_band].sum())
     channels = np.append(response.chan_lo, response.chan_hi[-1])
-    particles = rng.dirichlet([3.0, 1.0, 1.0, 0.3]) @ particle_background(channels)
+    measured = [5.0, 0.5] if chip == "FI" else [0.5, 5.0]
+    particles = rng.dirichlet([*measured, 0.5, 0.5, 0.5, 0.2]) @ particle_background(channels)
     background = particles / particles[in_band].sum() * min(counts, 300.0) * float(10 ** rng.uniform(-2.0, 0.0))
     off = rng.poisson(background * _BACKGROUND_AREA).astype(float)
     on = rng.poisson(folded * photflux * exposure + background).astype(float)
@@ -124,7 +125,7 @@ def observation(
         response=response,
         meta=meta,
     )
-    facts: dict[str, float | str] = {"name": name}
+    facts: dict[str, float | str] = {"name": name, "class": population.CLASSES[int(source["class"][0])]}
     facts |= {key: float(source[key][0]) for key in ("nh", "redshift", "fraction")}
     for i in "12":
         family = population.FAMILIES[int(source[f"family_{i}"][0])]
