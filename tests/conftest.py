@@ -43,3 +43,22 @@ def latent_table():
         return LatentTable.from_posterior(z, covariance, names | columns, {"model": "none"})
 
     return make
+
+
+@pytest.fixture(scope="session")
+def xspec():
+    """Compute a model of XSPEC's own library: photons per bin, or the factor of a multiplicative model."""
+    import ctypes
+
+    library = pytest.importorskip("xspectrampoline").get_libraries()
+
+    def compute(model, edges, parameters, abundances="wilm"):
+        error = ctypes.c_int(0)
+        library.lib_xs_functions.FPSOLR(abundances.encode(), ctypes.byref(error))
+        out = np.zeros(len(edges) - 1)
+        # Arrays are handed to C as they lie in memory.
+        edges, parameters = np.ascontiguousarray(edges, float), np.asarray(parameters, float)
+        library.get_model(f"C_{model}")(edges, parameters, out, np.zeros_like(out))
+        return out
+
+    return compute

@@ -1,65 +1,66 @@
-"""Photoelectric absorption by neutral gas: cross-section and transmission on any energy grid."""
+"""Photoelectric absorption by the interstellar medium: cross-section and transmission on any energy grid."""
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
+from jaxtyping import Float32
 
-# Morrison & McCammon 1983, ApJ 270, 119, table 2: sigma = (c0 + c1 E + c2 E^2) / E^3 in 1e-24 cm^2 per hydrogen atom,
-# E in keV, valid between the edges below; abundances of Anders & Ebihara 1982. The last is carried on above 10 keV.
-_EDGES = np.array([0.1, 0.284, 0.4, 0.532, 0.707, 0.867, 1.303, 1.84, 2.471, 3.21, 4.038, 7.111, 8.331])
-_COEFFICIENTS = np.array(
-    [
-        [17.3, 608.1, -2150.0],
-        [34.6, 267.9, -476.1],
-        [78.1, 18.8, 4.3],
-        [71.4, 66.8, -51.4],
-        [95.5, 145.8, -61.1],
-        [308.9, -380.6, 294.0],
-        [120.6, 169.3, -47.7],
-        [141.3, 146.8, -31.5],
-        [202.7, 104.7, -17.0],
-        [342.7, 18.7, 0.0],
-        [352.2, 18.7, 0.0],
-        [433.9, -2.4, 0.75],
-        [629.0, 30.9, 0.0],
-        [701.2, 25.2, 0.0],
-    ]
-)
+from xlatent.core.errors import ParameterError
+
+ABUNDANCES = ("wilm", "angr")
+"""Of Wilms, Allen & McCray 2000, ApJ 542, 914, and of Anders & Grevesse 1989, GeCoA 53, 197; XSPEC's names."""
+
+_FILE = Path(__file__).with_name("tbabs.npz")  # made by docs/make_absorption_table.py
+_STEP = 1e-4  # of ln E: as finely as XSPEC was sampled, so that edges and resonances stay sharp
 
 
-def cross_section(energy: Any) -> Any:
-    """Compute the photoelectric cross-section per hydrogen atom of neutral gas of solar composition.
+def cross_section(energy: Any, abundances: str = "wilm") -> Any:
+    """Interpolate the cross-section per hydrogen atom of the neutral interstellar medium: gas, grains and molecules.
 
     Parameters
     ----------
     energy : array, any shape
-        Photon energy in keV, at least 0.03.
+        Photon energy in keV. Below 0.05 and above 90 keV the cross-section goes on as E⁻³.
+    abundances : str
+        ``"wilm"`` or ``"angr"`` (see `ABUNDANCES`).
 
     Returns
     -------
     array, same shape
         Cross-section in 1e-22 cm², so that ``nh`` in 1e22 cm⁻² times it is an optical depth.
 
+    Raises
+    ------
+    ParameterError
+        If there is no such table of abundances.
+
     Notes
     -----
-    Morrison & McCammon 1983, ApJ 270, 119 (XSPEC's ``wabs``), with the abundances of Anders & Ebihara 1982,
-    GeCoA 46, 2363. Above 10 keV the last polynomial is carried on.
+    XSPEC's ``tbabs``: Wilms, Allen & McCray 2000, ApJ 542, 914, with the atomic cross-sections of Verner et al. 1996,
+    ApJ 465, 487; docs/make_absorption_table.py says how its table was made. Between the points of the table ln σ is
+    linear in ln E.
 
     Examples
     --------
     >>> cross_section(np.array([1.0, 7.0])).round(4)
-    array([2.422 , 0.0132])
+    array([1.7372, 0.009 ])
+    >>> cross_section(np.array([1.0, 7.0]), "angr").round(4)
+    array([2.532, 0.014])
     """
     xp = array_namespace(energy)
-    sigma = 0.0 * energy
-    for i, (c0, c1, c2) in enumerate(_COEFFICIENTS):
-        inside = energy >= (_EDGES[i - 1] if i else -1.0)
-        sigma = xp.where(inside, (c0 + c1 * energy + c2 * energy**2) / energy**3, sigma)
-    return 1e-2 * sigma
+    start, scaled = _scaled_cross_section(abundances)
+    last = len(scaled) - 1
+    place = xp.clip((xp.log(energy) - start) / _STEP, 0.0, last - 0.01)
+    whole = xp.astype(place, xp.int64)
+    table = xp.asarray(scaled, dtype=energy.dtype, device=device(energy))
+    low = table[whole]
+    return (low + (place - whole) * (table[whole + 1] - low)) / energy**3
 
 
-def transmission(energy: Any, nh: Any, covering: Any = 1.0) -> Any:
+def transmission(energy: Any, nh: Any, covering: Any = 1.0, abundances: str = "wilm") -> Any:
     """Compute the fraction of photons that pass a column of neutral gas, f exp(-N_H σ) + (1 - f).
 
     Parameters
@@ -70,21 +71,40 @@ def transmission(energy: Any, nh: Any, covering: Any = 1.0) -> Any:
         Hydrogen column in 1e22 cm⁻².
     covering : array [n_batch] or float
         Covered fraction f of the source, 0 to 1.
+    abundances : str
+        As in `cross_section`.
 
     Returns
     -------
     array [n_batch, n_energy] or [n_energy]
 
+    Raises
+    ------
+    ParameterError
+        If there is no such table of abundances.
+
     Examples
     --------
     >>> transmission(np.array([1.0, 7.0]), 1.0).round(2)
-    array([0.09, 0.99])
+    array([0.18, 0.99])
     """
     xp = array_namespace(energy)
-    depth = _column(nh) * cross_section(energy)
+    depth = _column(nh) * cross_section(energy, abundances)
     fraction = _column(covering)
     return fraction * xp.exp(-depth) + (1.0 - fraction)
 
 
 def _column(parameter: Any) -> Any:
     return parameter if isinstance(parameter, float | int) else parameter[..., None]
+
+
+@cache
+def _scaled_cross_section(abundances: str) -> tuple[float, Float32[np.ndarray, " n"]]:
+    """Read σ E³ at every `_STEP` of ln E, and the first ln E."""
+    if abundances not in ABUNDANCES:
+        raise ParameterError(f"there are no abundances {abundances!r}; choose one of {', '.join(ABUNDANCES)}")
+    with np.load(_FILE) as file:
+        log_energy, values = file["log_energy"], file[abundances]
+    start = float(log_energy[0])
+    fine = np.arange(start, float(log_energy[-1]), _STEP)
+    return start, np.exp(np.interp(fine, log_energy, values)).astype(np.float32)
