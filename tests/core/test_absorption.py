@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from xlatent.core.absorption import ABUNDANCES, cross_section, transmission
+from xlatent.core.absorption import ABUNDANCES, bin_transmission, cross_section, transmission
 from xlatent.core.errors import ParameterError
 
 ENERGY = np.geomspace(0.3, 10.0, 200)
@@ -83,5 +83,19 @@ def test_partial_covering_lets_the_rest_through(nh, covering):
     assert np.all(passed >= 1.0 - covering - 1e-12) and np.all(passed <= 1.0)
 
 
+@pytest.mark.parametrize("nh", [0.02, 0.1, 0.3])
+@pytest.mark.parametrize("redshift", [0.0, 0.15, 1.0])
+def test_wide_bins_are_means_of_fine_ones_as_a_ccd_sees_them(nh, redshift):
+    edges = np.geomspace(0.3, 10.0, 257)
+    fine = np.geomspace(0.3, 10.0, 256 * 200 + 1) * (1.0 + redshift)
+    wanted = transmission(0.5 * (fine[1:] + fine[:-1]), nh).reshape(256, 200).mean(axis=1)
+    mid = 0.5 * (edges[1:] + edges[:-1])
+    sigma = np.sqrt(0.05**2 + 0.05**2 * mid) / 2.355  # 60 eV full width at 0.5 keV, 130 eV at 6
+    blur = np.exp(-0.5 * ((mid[:, None] - mid) / sigma[:, None]) ** 2) * np.diff(edges)
+    found = bin_transmission(edges * (1.0 + redshift), nh)
+    np.testing.assert_allclose(blur @ found, blur @ wanted, rtol=0.016)
+
+
 def test_batches():
+    assert bin_transmission(ENERGY, np.array([0.1, 1.0])).shape == (2, 199)
     assert transmission(ENERGY, np.array([0.1, 1.0])).shape == (2, 200)

@@ -296,7 +296,7 @@ def spectra(energy: Any, rows: Parameters) -> Any:
         )
         # A line of equivalent width EW has EW times the continuum's density at its energy.
         lines = lines + _to(energy, rows["line_ew"][:, k])[:, None] * profile * total / (energy[1:] - energy[:-1])
-    total = (total + lines) * absorption.transmission(mid, _to(energy, rows["nh"]))
+    total = (total + lines) * absorption.bin_transmission(energy, _to(energy, rows["nh"]))
     nodes = np.linspace(np.log(0.3), np.log(10.0), _N_NODES)
     basis = _bumps(np.log(np.asarray(mid.cpu() if hasattr(mid, "cpu") else mid)), nodes)
     total = total * xp.exp(_to(energy, rows["distortion"]) @ _to(energy, basis))
@@ -321,8 +321,7 @@ def _component(energy: Any, rows: Parameters, i: str) -> Any:
         shifted = energy * (1.0 + _to(energy, rows["redshift"][where])[:, None])
         par = {name: _to(energy, rows[f"{name}_{i}"][where]) for name in _PARAMETERS}
         flux = _MODELS[FAMILIES[index]](shifted, par)
-        mid = 0.5 * (shifted[:, 1:] + shifted[:, :-1])
-        parts.append(flux * absorption.transmission(mid, par["nh"], par["covering"]))
+        parts.append(flux * absorption.bin_transmission(shifted, par["nh"], par["covering"]))
     return xp.take(xp.concat(parts, axis=0), xp.asarray(np.argsort(order), device=device(energy)), axis=0)
 
 
