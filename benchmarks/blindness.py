@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 import simulated
 from command import alone
 from embedding import Embedded, embed
 from methods import N_TRAINING, PCA, best_pca, seen, training_views
+from two_samples import squared_differences, told_apart
 from xlatent.core.grid import ModelGrid
 from xlatent.simulate import acis, population
 from xlatent.simulate.observe import Observatory
@@ -107,27 +107,6 @@ def _drawn(
     return mean + np.einsum("nij,nj->ni", np.linalg.cholesky(covariance), rng.standard_normal(mean.shape))
 
 
-def told_apart(codes: Float[np.ndarray, "two n k"]) -> tuple[float, float]:
-    """Balanced accuracy with which gradient boosting tells the views apart, and its standard error.
-
-    Half of the sources train and the other half test, then the other way round. Both views of a source are always on
-    the same side, and count as one trial in the error.
-    """
-    n = codes.shape[1]
-    half = np.arange(n) % 2
-    right = np.empty((2, n))
-    for side in (0, 1):
-        train, test = codes[:, half != side], codes[:, half == side]
-        classifier = HistGradientBoostingClassifier(
-            learning_rate=0.05, max_iter=300, max_leaf_nodes=15, min_samples_leaf=30, early_stopping=True,
-            n_iter_no_change=15, random_state=0,
-        )  # fmt: skip
-        classifier.fit(np.concatenate(train), np.repeat([0, 1], train.shape[1]))
-        right[:, half == side] = np.stack([classifier.predict(view) == i for i, view in enumerate(test)])
-    score = right.mean(axis=0)
-    return float(score.mean()), float(score.std() / np.sqrt(n))
-
-
 def _squares(views: tuple[Embedded, Embedded]) -> dict[str, Float[np.ndarray, " n"]]:
     """Squared differences of two views' means under their summed covariances: 8 on average where all is right."""
     first, second = views
@@ -138,10 +117,7 @@ def _squares(views: tuple[Embedded, Embedded]) -> dict[str, Float[np.ndarray, " 
             first.amortised_covariance + second.amortised_covariance,
         ),
     }
-    return {
-        name: np.einsum("ni,ni->n", difference, np.linalg.solve(covariance, difference[:, :, None])[:, :, 0])
-        for name, (difference, covariance) in pairs.items()
-    }
+    return {name: squared_differences(*pair) for name, pair in pairs.items()}
 
 
 def _leakage_table(leakage: dict[str, dict[str, list[float]]], n: int) -> str:

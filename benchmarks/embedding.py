@@ -11,11 +11,14 @@ import numpy as np
 from jaxtyping import Float
 from rich.progress import track
 
+from xlatent.core.bands import FLUX_BANDS, HARDNESS_RATIOS, hardness
 from xlatent.core.spectrum import Spectrum
 from xlatent.infer.embed import LatentModel, load_model
 from xlatent.infer.observation import encode, prepare
+from xlatent.infer.quantities import quantiles
 
 CHUNK = 50  # spectra at a time; a response travels to the process once in each chunk
+LEVELS = (0.025, 0.15865, 0.84135, 0.975)  # limits of the central 95 % and 68 %
 Arrays = tuple[np.ndarray, ...]
 
 loaded: dict[str, LatentModel] = {}
@@ -89,3 +92,13 @@ def _embed(spectra: list[Spectrum]) -> Arrays:
     k = refined.z.shape[1]
     codes = encode(loaded["paper"]._encoder, observations)[0] if "paper" in loaded else np.full_like(refined.z, np.nan)
     return refined.z, refined.covariance[:, :k, :k], proposed.z, proposed.covariance[:, :k, :k], codes
+
+
+def flux_limits(
+    fluxes: Float[np.ndarray, "n n_draws n_fluxes"], levels: tuple[float, ...] = LEVELS
+) -> Float[np.ndarray, "n 9 n_levels"]:
+    """Quantiles of the six band fluxes and three hardness ratios of draws (`LatentModel._drawn_fluxes`)."""
+    photons = dict(zip(FLUX_BANDS, np.moveaxis(fluxes[:, :, : len(FLUX_BANDS)], 2, 0), strict=True))
+    ratios = [hardness(photons[hard], photons[soft]) for hard, soft in HARDNESS_RATIOS.values()]
+    values = np.concatenate([np.moveaxis(fluxes[:, :, len(FLUX_BANDS) :], 2, 0), ratios])
+    return quantiles(values, levels, axis=2).transpose(2, 1, 0)

@@ -8,18 +8,15 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter1d
 from scipy.special import kl_div
 
-from embedding import CHUNK, loaded, spread
+from embedding import CHUNK, flux_limits, loaded, spread
 from simulated import EXPOSURE, TestSet
-from xlatent.core.bands import FLUX_BANDS, HARDNESS_RATIOS, hardness
 from xlatent.core.grid import ModelGrid
 from xlatent.core.spectrum import Spectrum
 from xlatent.infer.embed import LatentModel
 from xlatent.infer.observation import encode, prepare
-from xlatent.infer.quantities import quantiles
 from xlatent.simulate import population
 from xlatent.simulate.observe import Observatory
 
-LEVELS = (0.025, 0.15865, 0.84135, 0.975)  # limits of the central 95 % and 68 %
 TRAINING_SEED = 0
 N_TRAINING, N_VALIDATION = 20_000, 1600
 
@@ -243,14 +240,6 @@ def decoded_shapes(model: LatentModel, z: Float[np.ndarray, "n k"], test: TestSe
     grid = model.grid
     common = np.minimum(grid.chan[1:], grid.energy[1:, None]) - np.maximum(grid.chan[:-1], grid.energy[:-1, None])
     return (photons / grid.reference) @ (common.clip(0.0) / np.diff(grid.chan)) * seen(test, grid).unit
-
-
-def flux_limits(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> Float[np.ndarray, "n 9 4"]:
-    """Quantiles at `LEVELS` of the six band fluxes and three hardness ratios of draws, as `TestSet.truth`."""
-    photons = dict(zip(FLUX_BANDS, np.moveaxis(fluxes[:, :, : len(FLUX_BANDS)], 2, 0), strict=True))
-    ratios = [hardness(photons[hard], photons[soft]) for hard, soft in HARDNESS_RATIOS.values()]
-    values = np.concatenate([np.moveaxis(fluxes[:, :, len(FLUX_BANDS) :], 2, 0), ratios])
-    return quantiles(values, LEVELS, axis=2).transpose(2, 1, 0)
 
 
 def embedded(model: str, paper: str | None, spectra: list[Spectrum]) -> dict[str, np.ndarray]:
