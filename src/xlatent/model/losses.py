@@ -33,7 +33,8 @@ def expected_deviance(truth: Float[Tensor, "batch chan"], mean: Float[Tensor, "b
 
     The Cash statistic (Cash 1979, ApJ 228, 939) in expectation: zero for the right model, without the noise of counts.
     """
-    return 2.0 * (mean - truth + truth * torch.log((truth + 1e-20) / mean)).sum(dim=1)
+    # Where wide channels leave a bin empty, neither expects anything.
+    return 2.0 * (mean - truth + truth * torch.log((truth + 1e-20) / (mean + 1e-20))).sum(dim=1)
 
 
 def divergence(
