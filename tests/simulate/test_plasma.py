@@ -55,7 +55,7 @@ def test_shapes():
 
 
 def test_wrong_number_of_elements():
-    with pytest.raises(ParameterError, match="5 columns; give 1 or 11"):
+    with pytest.raises(ParameterError, match="5 columns; give 1 or 12"):
         plasma(FINE, 1.0, np.ones((2, 5)))
 
 

