@@ -32,10 +32,11 @@ HELIUM_LIKE = {"Mg": 1.3312, "Si": 1.8395, "S": 2.4303, "Ar": 3.1041, "Ca": 3.86
 TEMPERATURES = slice(18, 47)  # of AtomDB's 51: 0.054 to 34 keV
 EDGES = np.geomspace(0.05, 100.0, 1521)  # keV, of the cells of the continuum: 0.5 % wide
 LINES_FROM = 0.28  # keV; below, where nothing looks, lines go into the cells of the continuum
-WINDOW = 0.01  # a line is weighed against everything within 1 % of its energy
-STRONG, WEAK = .003, 2e-4  # from this share of it, at any temperature, a line stands alone, or at all
-FAINT = 1e-7  # a window that holds less of the photons in 0.3-10 keV is of no interest
-MERGE_STRONG, MERGE_WEAK = .0003, .002  # widths in which lines of an ion are one
+GAP, WINDOW = 0.0025, 0.02  # a line is weighed against what lies so far from it, as shares of its energy
+WEAK = 5e-4  # a line that nowhere reaches this share of it goes into the cells of the continuum, too
+FAINT = 1e-6  # a window that holds less of the photons in 0.3-10 keV is of no interest
+# Lines of an ion are one where they lie in one cell as wide as this, by the greatest share that they reach.
+SHARES, WIDTHS = (0.003, 0.01), (0.002, 0.0005, 0.00002)
 COMMON = 0.03  # an ion is common where its fraction is larger
 LOWEST, STEP = -90.0, 1.4e-3  # of the logarithm in the table: 16 bits reach from 1e-39 to 6
 
@@ -139,9 +140,9 @@ def _merged(
     share = np.zeros(which.max() + 1)
     np.maximum.at(share, which, np.concatenate(shares))
 
-    width = np.where(share > STRONG, MERGE_STRONG, MERGE_WEAK)[which]
-    cell = np.floor(np.log(every.energy) / width)
-    group = np.stack([every.ion, share[which] > STRONG, cell], axis=1).astype(int)
+    rank = np.searchsorted(SHARES, share)[which]
+    cell = np.floor(np.log(every.energy) / np.take(WIDTHS, rank))
+    group = np.stack([every.ion, rank, cell], axis=1).astype(int)
     kept = (share[which] > WEAK) & (every.energy > LINES_FROM)
     temperature = np.repeat(np.arange(len(lines)), [len(table) for table in lines])
     np.add.at(
@@ -153,15 +154,18 @@ def _merged(
     group_of = group_of.reshape(-1)
     weight = np.zeros((len(lines), len(where)))
     np.add.at(weight, (temperature[kept], group_of), every.epsilon[kept])
-    energy = np.bincount(group_of, every.energy[kept] * every.epsilon[kept]) / np.bincount(group_of, every.epsilon[kept])
+    energy = np.bincount(group_of, every.energy[kept] * every.epsilon[kept]) / np.bincount(
+        group_of, every.epsilon[kept]
+    )
     return energy, every.ion[kept][where], weight
 
 
 def _share(table: np.ndarray, cells: Float[np.ndarray, "n_row n_cell"]) -> Float[np.ndarray, " n_line"]:
-    """Share of a line in the photons around it, at solar abundance; 0 where hardly any photons are."""
+    """Share of a line in the photons on its darker side, at solar abundance; 0 where hardly any photons are."""
     total = cells.sum(0) + np.histogram(table.energy, EDGES, weights=table.epsilon)[0]
     below = np.concatenate([[0.0], np.cumsum(total)])
-    around = np.diff([np.interp(table.energy * (1 + side), EDGES, below) for side in (-WINDOW, WINDOW)], axis=0)[0]
+    upto = [np.interp(table.energy * (1 + side), EDGES, below) for side in (-WINDOW, -GAP, GAP, WINDOW)]
+    around = table.epsilon + np.minimum(upto[1] - upto[0], upto[3] - upto[2])
     band = np.diff(np.interp([0.3, 10.0], EDGES, below))
     return np.where(around > FAINT * band, table.epsilon / around, 0.0)
 
@@ -181,7 +185,7 @@ def _for_one_ion(
     return known[nearest, line] * excitation(energy, kt[:, None]) / excitation(energy, kt[nearest])
 
 
-def _with_k_lines(first, kt, energy, ion, emissivity, rate):  # noqa: ANN001, ANN202
+def _with_k_lines(first, kt, energy, ion, emissivity, rate):
     """Add K lines of ions that AtomDB lists none of; they do not shine in equilibrium. Sorted by energy."""
     energies, ions, rates = [], [], []
     for element, (name, z) in enumerate(ELEMENTS.items()):

@@ -25,6 +25,7 @@ SOLAR = {
 ELEMENTS = tuple(SOLAR)
 
 _TABLE = Path(__file__).with_name("plasma.npz")  # docs/make_plasma_table.py makes it
+_LOG_LOW, _LOG_HIGH = float(np.log(0.05)), float(np.log(100.0))  # range of the table's cells, keV
 _FLUX = 1e14  # photons/cm2/s at norm 1 for an emissivity of 1 photon cm3/s
 
 
@@ -43,18 +44,27 @@ def _tables() -> SimpleNamespace:
     charge_squared = np.zeros((n_temp, len(ELEMENTS) + 1))
     np.add.at(charge_squared.T, packed["ion_element"], (fraction * packed["ion_charge"].astype(float) ** 2).T)
     charge_squared[:, 0] = 1.0
+    # Of an element's ions in equilibrium, and of one ion: a source is in one half or in the other.
+    line = np.concatenate([unpacked("line_equilibrium"), unpacked("line_rate")])
+    continuum = unpacked("continuum").reshape(n_temp * (len(ELEMENTS) + 1), -1)
     return SimpleNamespace(
         kt=packed["kt"],
         ion_element=packed["ion_element"].astype(np.int64),
         fraction=fraction,
         charge_squared=charge_squared,
         line_energy=packed["line_energy"],
-        line_ion=packed["line_ion"].astype(np.int64),
-        # Of an element's ions in equilibrium, and of one ion: a source is in one half or in the other.
-        line=np.concatenate([unpacked("line_equilibrium"), unpacked("line_rate")]) * _FLUX,
-        log_edges=np.log(packed["edges"][[0, -1]]),
-        continuum=unpacked("continuum").reshape(n_temp * (len(ELEMENTS) + 1), -1) * _FLUX,
+        line_ion=_from_the_top(packed["line_ion"].astype(np.int64)),
+        line=_from_the_top(line) * _FLUX,
+        continuum=_from_the_top(continuum) * _FLUX,
     )
+
+
+def _from_the_top(values: np.ndarray) -> np.ndarray:
+    """Order the last axis by falling energy, after a zero: running sums begin where photons are few, with nothing.
+
+    Float32 keeps the digits of both ends of a spectrum so.
+    """
+    return np.concatenate([np.zeros_like(values[..., :1]), values[..., ::-1]], axis=-1)
 
 
 @lru_cache(maxsize=8)
@@ -143,7 +153,8 @@ def plasma(energy: Any, kt: Any, abundance: Any, kt_ion: Any = None) -> Any:
     elements = abundance * (share_ion @ tables.charge_squared) / (share @ tables.charge_squared)
     continuum = xp.reshape(share[:, :, None] * elements[:, None, :], (n_batch, -1)) @ tables.continuum
 
-    flux = _between(xp, _lines_above(xp, tables, lines, energy)) + _between(xp, _continuum_above(xp, tables, continuum, energy))
+    above = _lines_above(xp, tables, lines, energy), _continuum_above(xp, tables, continuum, energy)
+    flux = _between(xp, above[0]) + _between(xp, above[1])
     return flux[0, :] if scalar else flux
 
 
@@ -156,34 +167,26 @@ def _shares(xp: ModuleType, nodes: Any, kt: Any) -> Any:
     return xp.clip(xp.minimum(xp.concat([end, rise], axis=1), xp.concat([1 - rise, end], axis=1)), 0.0, 1.0)
 
 
-def _above(xp: ModuleType, photons: Any) -> Any:
-    """Sum photons [n_batch, n] from the top, where they are few, so that float32 keeps their digits: [n_batch, n + 1]."""
-    above = xp.flip(xp.cumulative_sum(xp.flip(photons, axis=1), axis=1), axis=1)
-    return xp.concat([above, xp.zeros_like(above[:, :1])], axis=1)
-
-
-def _read(xp: ModuleType, values: Any, index: Any) -> Any:
-    """Take values [n_batch, n] at index [n_edges] or [n_batch, n_edges]."""
-    if index.ndim == 1:
-        return xp.take(values, index, axis=1)
-    return xp.take_along_axis(values, index, axis=1)
-
-
 def _lines_above(xp: ModuleType, tables: SimpleNamespace, photons: Any, energy: Any) -> Any:
-    """Photons of lines [n_batch, n_line] above the edges."""
-    return _read(xp, _above(xp, photons), xp.searchsorted(tables.line_energy, energy))
+    """Photons of lines [n_batch, 1 + n_line] above the edges."""
+    n_line = tables.line_energy.shape[0]
+    return _read(xp, xp.cumulative_sum(photons, axis=1), n_line - xp.searchsorted(tables.line_energy, energy))
 
 
 def _continuum_above(xp: ModuleType, tables: SimpleNamespace, photons: Any, energy: Any) -> Any:
-    """Photons of continuum in the cells [n_batch, n_cell] above the edges, evenly spread over a cell."""
-    above = _above(xp, photons)
-    low, high = float(tables.log_edges[0]), float(tables.log_edges[1])
-    n_cell = photons.shape[1]
-    position = (xp.log(xp.clip(energy, 1e-3, 1e3)) - low) * (n_cell / (high - low))
+    """Photons of continuum in the cells [n_batch, 1 + n_cell] above the edges, evenly spread over a cell."""
+    above = xp.cumulative_sum(photons, axis=1)
+    n_cell = photons.shape[1] - 1
+    position = (_LOG_HIGH - xp.log(xp.clip(energy, 1e-3, 1e3))) * (n_cell / (_LOG_HIGH - _LOG_LOW))
     position = xp.clip(position, 0.0, float(n_cell))
     index = xp.clip(xp.astype(xp.floor(position), xp.int64), 0, n_cell - 1)
     share = position - xp.astype(index, position.dtype)
     return (1 - share) * _read(xp, above, index) + share * _read(xp, above, index + 1)
+
+
+def _read(xp: ModuleType, values: Any, index: Any) -> Any:
+    """Take values [n_batch, n] at index [n_edges] or [n_batch, n_edges]."""
+    return xp.take(values, index, axis=1) if index.ndim == 1 else xp.take_along_axis(values, index, axis=1)
 
 
 def _between(xp: ModuleType, above: Any) -> Any:
