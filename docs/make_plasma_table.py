@@ -19,8 +19,8 @@ from plasma_ions import excitation, ion_fractions, k_line
 
 TABLE = Path(__file__).resolve().parents[1] / "src" / "xlatent" / "simulate" / "plasma.npz"
 
-# Elements whose abundance is free, and their atomic numbers: those of XSPEC's vapec. Hydrogen, helium and what is left
-# (fluorine, sodium, phosphorus, ...) stay at solar abundance, as XSPEC keeps them.
+# Elements whose abundance is free, and their atomic numbers: those of XSPEC's vapec. Rows of the table are hydrogen
+# with helium, these, and all the rarer ones together (fluorine, sodium, phosphorus, ...).
 ELEMENTS = {
     "C": 6, "N": 7, "O": 8, "Ne": 10, "Mg": 12, "Al": 13, "Si": 14, "S": 16, "Ar": 18, "Ca": 20, "Fe": 26, "Ni": 28,
 }  # fmt: skip
@@ -46,7 +46,7 @@ Emissivity = Float[np.ndarray, "n_temp n"]
 def main(folder: Path) -> None:
     """Read, select, merge and write."""
     number = list(ELEMENTS.values())
-    first = np.cumsum([1] + [z + 1 for z in number])  # the first ion of each element; ion 0 is all that stays solar
+    first = np.cumsum([1] + [z + 1 for z in number])  # the first ion of each element; ion 0 is all the rarer ones
     with fits.open(folder / "apec_v3.0.9_coco.fits") as file:
         kt = file[1].data["kT"].astype(float)[TEMPERATURES]
         continuum = np.stack([_continuum(hdu.data, number) for hdu in file[2:][TEMPERATURES]])
@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
     rate[:, ion == 0] = emissivity[:, ion == 0]
     energy, ion, emissivity, rate = _with_k_lines(first, kt, energy, ion, emissivity, rate)
 
-    element = np.repeat(np.arange(len(number) + 1), [1] + [z + 1 for z in number])
+    element = np.concatenate([[1 + len(number)], np.repeat(1 + np.arange(len(number)), [z + 1 for z in number])])
     np.savez_compressed(
         TABLE,
         kt=kt,
@@ -80,8 +80,9 @@ def main(folder: Path) -> None:
 
 
 def _row(z: Int[np.ndarray, " n"], number: list[int]) -> Int[np.ndarray, " n"]:
-    """Turn atomic numbers into rows: 1 + place in `number`, or 0 for what stays solar."""
-    row = np.zeros(31, dtype=int)
+    """Turn atomic numbers into rows: 0 for hydrogen and helium, 1 + place in `number`, the last for the rarer."""
+    row = np.full(31, 1 + len(number))
+    row[[1, 2]] = 0
     row[number] = 1 + np.arange(len(number))
     return row[z]
 
@@ -91,7 +92,7 @@ def _continuum(table: np.ndarray, number: list[int]) -> Float[np.ndarray, "n_row
 
     Both are given as points to be joined by straight lines. Ion 0 (rmJ) is the sum over all ions of an element.
     """
-    cells = np.zeros((len(number) + 1, len(EDGES) - 1))
+    cells = np.zeros((len(number) + 2, len(EDGES) - 1))
     table = table[table["rmJ"] == 0]
     for row, entry in zip(_row(table["Z"], number), table, strict=True):
         for n, x, y in (("N_Cont", "E_Cont", "Continuum"), ("N_Pseudo", "E_Pseudo", "Pseudo")):
@@ -118,7 +119,7 @@ def _lines(table: np.ndarray, number: list[int], first: Int[np.ndarray, " n"]) -
             energy,
             table["Epsilon"].astype(float),
             row,
-            np.where(row > 0, first[row - 1] + table["Ion"] - 1, 0),
+            np.where((row > 0) & (row <= len(number)), first[row - 1] + table["Ion"] - 1, 0),
             table["UpperLev"],
             table["LowerLev"],
             table["Element"] * 100 + table["Ion"],

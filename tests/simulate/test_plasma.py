@@ -132,9 +132,7 @@ def test_bremsstrahlung_of_hot_hydrogen_and_helium():
     kt = 10.0
     gaunt = np.sqrt(3) / np.pi * special.k0e(CENTRE / kt / 2)
     expected = 0.302 * (1 + 4 * 0.0977) * gaunt * np.exp(-CENTRE / kt) / (CENTRE * np.sqrt(kt))
-    # The median of ten bins leaves out the lines of rare elements, which stay solar.
-    ratio = np.median((plasma(FINE, kt, 0.0) / np.diff(FINE) / expected).reshape(-1, 10), axis=1)
-    np.testing.assert_allclose(ratio, 1.0, atol=0.15)
+    np.testing.assert_allclose(plasma(FINE, kt, 0.0) / np.diff(FINE), expected, rtol=0.15)
 
 
 def test_slope_of_the_hot_continuum():
@@ -144,12 +142,11 @@ def test_slope_of_the_hot_continuum():
 
 
 @pytest.mark.parametrize("kt", [0.1, 0.5, 2.0, 8.0])
-def test_only_faint_lines_without_metals(kt):
-    energy = np.geomspace(0.3, min(10 * kt, 10.0), 61)
-    none, solar = (np.log(plasma(energy, kt, a) / np.diff(energy)) for a in (0.0, 1.0))
-    # Fluorine, sodium, chromium and other rare elements stay solar, as in XSPEC.
-    assert np.max(np.abs(np.diff(none, 2))) < 0.5
-    assert np.max(np.abs(np.diff(none, 2))) < 0.3 * np.max(np.abs(np.diff(solar, 2)))
+def test_no_lines_without_metals(kt):
+    energy = np.geomspace(0.15, min(10 * kt, 10.0), 81)
+    log_density = np.log(plasma(energy, kt, 0.0) / np.diff(energy))
+    assert np.all(np.diff(log_density) < 0)
+    assert np.max(np.abs(np.diff(log_density, 2))) < 0.03  # a line of 0.03 of the continuum would show
 
 
 # Lines
@@ -215,7 +212,7 @@ def test_iron_l_complex_moves_to_higher_energy():
     kt = (0.4, 0.7, 1.0, 1.2, 1.5)
     centroid = [np.average(CENTRE[band], weights=lines_of("Fe", t)[band]) for t in kt]
     assert np.all(np.diff(centroid) > 0)
-    np.testing.assert_allclose(centroid, [0.79, 0.85, 0.96, 1.03, 1.10], atol=0.03)
+    np.testing.assert_allclose(centroid, [0.79, 0.85, 0.96, 1.03, 1.10], atol=0.04)
 
 
 @pytest.mark.parametrize("kt", [0.6, 0.9])

@@ -23,6 +23,8 @@ SOLAR = {
     "S": 1.62e-5, "Ar": 3.63e-6, "Ca": 2.29e-6, "Fe": 4.68e-5, "Ni": 1.78e-6,
 }  # fmt: skip
 ELEMENTS = tuple(SOLAR)
+_IRON = ELEMENTS.index("Fe")
+_N_ROW = len(ELEMENTS) + 2  # of the table: hydrogen with helium, the elements, all rarer ones
 
 _TABLE = Path(__file__).with_name("plasma.npz")  # docs/make_plasma_table.py makes it
 _LOG_LOW, _LOG_HIGH = float(np.log(0.05)), float(np.log(100.0))  # range of the table's cells, keV
@@ -40,13 +42,13 @@ def _tables() -> SimpleNamespace:
 
     n_temp = len(packed["kt"])
     fraction = unpacked("fraction")
-    # Mean square charge of every element's ions: bremsstrahlung goes with it. The first row never changes.
-    charge_squared = np.zeros((n_temp, len(ELEMENTS) + 1))
+    # Mean square charge of every element's ions: bremsstrahlung goes with it. First and last row never change.
+    charge_squared = np.zeros((n_temp, _N_ROW))
     np.add.at(charge_squared.T, packed["ion_element"], (fraction * packed["ion_charge"].astype(float) ** 2).T)
-    charge_squared[:, 0] = 1.0
+    charge_squared[:, [0, -1]] = 1.0
     # Of an element's ions in equilibrium, and of one ion: a source is in one half or in the other.
     line = np.concatenate([unpacked("line_equilibrium"), unpacked("line_rate")])
-    continuum = unpacked("continuum").reshape(n_temp * (len(ELEMENTS) + 1), -1)
+    continuum = unpacked("continuum").reshape(n_temp * _N_ROW, -1)
     return SimpleNamespace(
         kt=packed["kt"],
         ion_element=packed["ion_element"].astype(np.int64),
@@ -89,8 +91,8 @@ def plasma(energy: Any, kt: Any, abundance: Any, kt_ion: Any = None) -> Any:
     kt : array [n_batch] or float
         Electron temperature in keV, 0.054 to 34; beyond, the nearest of these is taken.
     abundance : array [n_batch, 12] or [n_batch] or float
-        Relative to solar (Anders & Grevesse 1989); a second axis is in the order of `ELEMENTS`. Elements that are not
-        there, helium and sodium for instance, keep their solar abundance, as in XSPEC.
+        Relative to solar (Anders & Grevesse 1989); a second axis is in the order of `ELEMENTS`. Helium is solar; rarer
+        elements than these, such as sodium and chromium, go with iron: XSPEC's APEC_TRACE_ABUND set to Fe.
     kt_ion : array [n_batch] or float, optional
         Temperature of the ion fractions in keV; `kt` if not given.
 
@@ -137,8 +139,7 @@ def plasma(energy: Any, kt: Any, abundance: Any, kt_ion: Any = None) -> Any:
     n_batch = max(kt.shape[0], kt_ion.shape[0], abundance.shape[0], energy.shape[0] if energy.ndim == 2 else 1)
     kt, kt_ion = xp.broadcast_to(kt, (n_batch,)), xp.broadcast_to(kt_ion, (n_batch,))
     abundance = xp.broadcast_to(abundance, (n_batch, len(ELEMENTS)))
-    # What keeps its solar abundance comes first.
-    abundance = xp.concat([xp.ones_like(abundance[:, :1]), abundance], axis=1)
+    abundance = xp.concat([xp.ones_like(abundance[:, :1]), abundance, abundance[:, _IRON : _IRON + 1]], axis=1)
 
     tables = _tables_for(xp, dtype, device)
     share, share_ion = _shares(xp, tables.kt, kt), _shares(xp, tables.kt, kt_ion)
