@@ -28,6 +28,7 @@ _N_ROW = len(ELEMENTS) + 2  # of the table: hydrogen with helium, the elements, 
 
 _TABLE = Path(__file__).with_name("plasma.npz")  # docs/make_plasma_table.py makes it
 _LOG_LOW, _LOG_HIGH = float(np.log(0.05)), float(np.log(100.0))  # range of the table's cells, keV
+_N_STEP = 250  # steps in a cell, 0.002 % wide, in which lines lie
 _FLUX = 1e14  # photons/cm2/s at norm 1 for an emissivity of 1 photon cm3/s
 
 
@@ -49,12 +50,15 @@ def _tables() -> SimpleNamespace:
     # Of an element's ions in equilibrium, and of one ion: a source is in one half or in the other.
     line = np.concatenate([unpacked("line_equilibrium"), unpacked("line_rate")])
     continuum = unpacked("continuum").reshape(n_temp * _N_ROW, -1)
+    n_cell = continuum.shape[1]
+    line_position = (_LOG_HIGH - np.log(packed["line_energy"][::-1])) * (n_cell / (_LOG_HIGH - _LOG_LOW))
     return SimpleNamespace(
         kt=packed["kt"],
         ion_element=packed["ion_element"].astype(np.int64),
         fraction=fraction,
         charge_squared=charge_squared,
-        line_energy=packed["line_energy"],
+        n_line_above=np.searchsorted(line_position, np.arange(_N_STEP * n_cell + 1) / _N_STEP),
+        line_position=np.append(line_position, np.inf),
         line_ion=_from_the_top(packed["line_ion"].astype(np.int64)),
         line=_from_the_top(line) * _FLUX,
         continuum=_from_the_top(continuum) * _FLUX,
@@ -149,13 +153,14 @@ def plasma(energy: Any, kt: Any, abundance: Any, kt_ion: Any = None) -> Any:
     ions = xp.where(equilibrium, xp.ones_like(share[:, :1]), share_ion @ tables.fraction)
     ions = ions * xp.take(abundance, tables.ion_element, axis=1)
     halves = xp.concat([xp.where(equilibrium, share, nothing), xp.where(equilibrium, nothing, share)], axis=1)
-    lines = (halves @ tables.line) * xp.take(ions, tables.line_ion, axis=1)
+    lines = halves @ tables.line
+    lines *= xp.take(ions, tables.line_ion, axis=1)
 
     elements = abundance * (share_ion @ tables.charge_squared) / (share @ tables.charge_squared)
     continuum = xp.reshape(share[:, :, None] * elements[:, None, :], (n_batch, -1)) @ tables.continuum
 
-    above = _lines_above(xp, tables, lines, energy), _continuum_above(xp, tables, continuum, energy)
-    flux = _between(xp, above[0]) + _between(xp, above[1])
+    of_lines, of_continuum = _above(xp, tables, lines, continuum, energy)
+    flux = _between(xp, of_lines) + _between(xp, of_continuum)
     return flux[0, :] if scalar else flux
 
 
@@ -168,21 +173,21 @@ def _shares(xp: ModuleType, nodes: Any, kt: Any) -> Any:
     return xp.clip(xp.minimum(xp.concat([end, rise], axis=1), xp.concat([1 - rise, end], axis=1)), 0.0, 1.0)
 
 
-def _lines_above(xp: ModuleType, tables: SimpleNamespace, photons: Any, energy: Any) -> Any:
-    """Photons of lines [n_batch, 1 + n_line] above the edges."""
-    n_line = tables.line_energy.shape[0]
-    return _read(xp, xp.cumulative_sum(photons, axis=1), n_line - xp.searchsorted(tables.line_energy, energy))
-
-
-def _continuum_above(xp: ModuleType, tables: SimpleNamespace, photons: Any, energy: Any) -> Any:
-    """Photons of continuum in the cells [n_batch, 1 + n_cell] above the edges, evenly spread over a cell."""
-    above = xp.cumulative_sum(photons, axis=1)
-    n_cell = photons.shape[1] - 1
+def _above(xp: ModuleType, tables: SimpleNamespace, lines: Any, continuum: Any, energy: Any) -> tuple[Any, Any]:
+    """Photons above the edges: of lines [n_batch, 1 + n_line], and of continuum [n_batch, 1 + n_cell], even in a cell."""
+    n_cell = continuum.shape[1] - 1
     position = (_LOG_HIGH - xp.log(xp.clip(energy, 1e-3, 1e3))) * (n_cell / (_LOG_HIGH - _LOG_LOW))
     position = xp.clip(position, 0.0, float(n_cell))
-    index = xp.clip(xp.astype(xp.floor(position), xp.int64), 0, n_cell - 1)
-    share = position - xp.astype(index, position.dtype)
-    return (1 - share) * _read(xp, above, index) + share * _read(xp, above, index + 1)
+    # Quicker than a search: but for rare cases a step holds one line at most, and it is narrower than lines are known.
+    flat = xp.reshape(position, (-1,))
+    n_line = xp.take(tables.n_line_above, xp.astype(xp.floor(flat * _N_STEP), xp.int64))
+    n_line = n_line + xp.astype(xp.take(tables.line_position, n_line) < flat, xp.int64)
+    n_line = xp.reshape(n_line, position.shape)
+    cell = xp.clip(xp.astype(xp.floor(position), xp.int64), 0, n_cell - 1)
+    share = position - xp.astype(cell, position.dtype)
+    lines, continuum = xp.cumulative_sum(lines, axis=1), xp.cumulative_sum(continuum, axis=1)
+    between = (1 - share) * _read(xp, continuum, cell) + share * _read(xp, continuum, cell + 1)
+    return _read(xp, lines, n_line), between
 
 
 def _read(xp: ModuleType, values: Any, index: Any) -> Any:
