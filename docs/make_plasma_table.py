@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 from astropy.io import fits
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from plasma_ions import excitation, ion_fractions, k_line
 
 TABLE = Path(__file__).resolve().parents[1] / "src" / "xlatent" / "simulate" / "plasma.npz"
@@ -37,6 +37,7 @@ WEAK = 5e-4  # a line that nowhere reaches this share of it goes into the cells 
 FAINT = 1e-6  # a window that holds less of the photons in 0.3-10 keV is of no interest
 # Lines of an ion are one where they lie in one cell as wide as this, by the greatest share that they reach.
 SHARES, WIDTHS = (0.003, 0.01), (0.002, 0.0005, 0.00002)
+SATELLITES = 10_000  # levels from this number on are reached by dielectronic recombination
 COMMON = 0.03  # an ion is common where its fraction is larger
 LOWEST, STEP = -90.0, 1.4e-3  # of the logarithm in the table: 16 bits reach from 1e-39 to 6
 
@@ -52,13 +53,13 @@ def main(folder: Path) -> None:
         continuum = np.stack([_continuum(hdu.data, number) for hdu in file[2:][TEMPERATURES]])
     with fits.open(folder / "apec_v3.0.9_line.fits") as file:
         lines = [_lines(hdu.data, number, first) for hdu in file[2:][TEMPERATURES]]
-    energy, ion, emissivity = _merged(lines, continuum)
+    energy, ion, satellite, emissivity = _merged(lines, continuum)
 
     fractions = [np.ones((len(kt), 1))] + [ion_fractions(name, kt) for name in ELEMENTS]
     fraction = np.concatenate(fractions, axis=1)
-    rate = _for_one_ion(energy, emissivity, kt, fraction[:, ion])
+    rate = _for_one_ion(energy, satellite, emissivity, kt, fraction[:, ion])
     rate[:, ion == 0] = emissivity[:, ion == 0]
-    energy, ion, emissivity, rate = _with_k_lines(first, kt, energy, ion, emissivity, rate)
+    energy, ion, emissivity, rate = _with_k_lines(first, kt, energy, ion, satellite, emissivity, rate)
 
     element = np.concatenate([[1 + len(number)], np.repeat(1 + np.arange(len(number)), [z + 1 for z in number])])
     np.savez_compressed(
@@ -111,15 +112,19 @@ def _integral(x: Float[np.ndarray, " n"], y: Float[np.ndarray, " n"]) -> Float[n
 
 
 def _lines(table: np.ndarray, number: list[int], first: Int[np.ndarray, " n"]) -> np.ndarray:
-    """Read lines within the cells: energy in keV, photons cm3/s, row of element, row of ion, upper and lower level."""
+    """Read lines within the cells: energy in keV, photons cm3/s, row of element, row of ion, upper and lower level.
+
+    The ion is the one that an electron has to meet: for satellites, the one before it recombines.
+    """
     energy = 12.39841984 / table["Lambda"].astype(float)  # hc in keV Å
     row = _row(table["Element"], number)
+    satellite = table["UpperLev"] >= SATELLITES
     out = np.rec.fromarrays(
         [
             energy,
             table["Epsilon"].astype(float),
             row,
-            np.where((row > 0) & (row <= len(number)), first[row - 1] + table["Ion"] - 1, 0),
+            np.where((row > 0) & (row <= len(number)), first[row - 1] + table["Ion"] - 1 + satellite, 0),
             table["UpperLev"],
             table["LowerLev"],
             table["Element"] * 100 + table["Ion"],
@@ -131,7 +136,7 @@ def _lines(table: np.ndarray, number: list[int], first: Int[np.ndarray, " n"]) -
 
 def _merged(
     lines: list[np.ndarray], continuum: Float[np.ndarray, "n_temp n_row n_cell"]
-) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Emissivity]:
+) -> tuple[Float[np.ndarray, " n"], Int[np.ndarray, " n"], Bool[np.ndarray, " n"], Emissivity]:
     """Choose lines and merge them; what is not chosen is added to `continuum`. Energies, ions, photons cm3/s."""
     shares = [_share(table, cells) for table, cells in zip(lines, continuum, strict=True)]
     every = np.concatenate(lines).view(np.recarray)
@@ -143,7 +148,7 @@ def _merged(
 
     rank = np.searchsorted(SHARES, share)[which]
     cell = np.floor(np.log(every.energy) / np.take(WIDTHS, rank))
-    group = np.stack([every.ion, rank, cell], axis=1).astype(int)
+    group = np.stack([every.ion, every.upper >= SATELLITES, rank, cell], axis=1).astype(int)
     kept = (share[which] > WEAK) & (every.energy > LINES_FROM)
     temperature = np.repeat(np.arange(len(lines)), [len(table) for table in lines])
     np.add.at(
@@ -158,7 +163,7 @@ def _merged(
     energy = np.bincount(group_of, every.energy[kept] * every.epsilon[kept]) / np.bincount(
         group_of, every.epsilon[kept]
     )
-    return energy, every.ion[kept][where], weight
+    return energy, every.ion[kept][where], group[kept][where, 1] > 0, weight
 
 
 def _share(table: np.ndarray, cells: Float[np.ndarray, "n_row n_cell"]) -> Float[np.ndarray, " n_line"]:
@@ -172,9 +177,17 @@ def _share(table: np.ndarray, cells: Float[np.ndarray, "n_row n_cell"]) -> Float
 
 
 def _for_one_ion(
-    energy: Float[np.ndarray, " n"], emissivity: Emissivity, kt: Float[np.ndarray, " n_temp"], fraction: Emissivity
+    energy: Float[np.ndarray, " n"],
+    satellite: Bool[np.ndarray, " n"],
+    emissivity: Emissivity,
+    kt: Float[np.ndarray, " n_temp"],
+    fraction: Emissivity,
 ) -> Emissivity:
-    """Divide by the fraction of the ion where it is common, and carry on from there with the rate of an excitation."""
+    """Divide by the fraction of the ion where it is common; carry on from there with the rate of an excitation.
+
+    For satellites with T^-1.5 exp(-0.7 E/kT), dielectronic recombination through a level at 0.7 E, as for 2s2p of a
+    K line (Burgess 1965, ApJ 141, 1588).
+    """
     usable = (fraction > COMMON) & (emissivity > 0)
     last = len(kt) - 1
     index = np.arange(len(kt))[:, None]
@@ -182,18 +195,22 @@ def _for_one_ion(
     from_above = np.minimum.accumulate(np.where(usable, index, last + 1)[::-1], axis=0)[::-1]
     nearest = np.where(from_below >= 0, from_below, np.minimum(from_above, last))
     known = np.where(usable, emissivity / fraction, 0.0)
+    column = kt[:, None]
+    shape = np.where(satellite, column**-1.5 * np.exp(-0.7 * energy / column), excitation(energy, column))
     line = np.arange(len(energy))[None, :]
-    return known[nearest, line] * excitation(energy, kt[:, None]) / excitation(energy, kt[nearest])
+    with np.errstate(invalid="ignore"):  # where nothing is known, the shape may be 0 too
+        return np.nan_to_num(known[nearest, line] * shape / shape[nearest, line])
 
 
-def _with_k_lines(first, kt, energy, ion, emissivity, rate):
+def _with_k_lines(first, kt, energy, ion, satellite, emissivity, rate):
     """Add K lines of ions that AtomDB lists none of; they do not shine in equilibrium. Sorted by energy."""
     energies, ions, rates = [], [], []
     for element, (name, z) in enumerate(ELEMENTS.items()):
         for charge in range(z - 2):
             found = k_line(name, z - charge, HELIUM_LIKE[name], kt) if name in HELIUM_LIKE else None
             row = first[element] + charge
-            if found and not np.any((ion == row) & (np.abs(energy / found[0] - 1) < 0.05)):
+            listed = (ion == row) & ~satellite & (rate[-1] > 0)
+            if found and not np.any(listed & (np.abs(energy / found[0] - 1) < 0.05)):
                 energies.append(found[0])
                 ions.append(row)
                 rates.append(found[1] * SOLAR[name])

@@ -119,13 +119,13 @@ def plasma(energy: Any, kt: Any, abundance: Any, kt_ion: Any = None) -> Any:
 
     With `kt_ion`, an ion emits as AtomDB's does at the temperature of the electrons, times its fraction at `kt_ion`;
     where it is rare in equilibrium, its lines follow the rate of an excitation from the nearest temperature where it is
-    common. The continuum of a metal goes with the mean square charge of its ions. One ionisation temperature is not an
+    common, and satellites, which belong to the ion before it recombines, that of a dielectronic recombination. The continuum of a metal goes with the mean square charge of its ions. One ionisation temperature is not an
     ionisation time-scale: real ionising plasmas have broader mixtures of ions.
 
     Examples
     --------
     >>> plasma(np.array([0.5, 2.0, 7.0]), 1.0, 0.3).round(3)
-    array([1.016, 0.102])
+    array([0.64 , 0.026])
     """
     xp = array_api_compat.array_namespace(energy)
     dtype, device = energy.dtype, array_api_compat.device(energy)
@@ -174,7 +174,7 @@ def _shares(xp: ModuleType, nodes: Any, kt: Any) -> Any:
 
 
 def _above(xp: ModuleType, tables: SimpleNamespace, lines: Any, continuum: Any, energy: Any) -> tuple[Any, Any]:
-    """Photons above the edges: of lines [n_batch, 1 + n_line], and of continuum [n_batch, 1 + n_cell], even in a cell."""
+    """Photons above the edges, of lines [n_batch, 1 + n_line] and of continuum [n_batch, 1 + n_cell], even in a cell."""
     n_cell = continuum.shape[1] - 1
     position = (_LOG_HIGH - xp.log(xp.clip(energy, 1e-3, 1e3))) * (n_cell / (_LOG_HIGH - _LOG_LOW))
     position = xp.clip(position, 0.0, float(n_cell))
