@@ -3,18 +3,23 @@
 Every function takes bin edges ``energy`` ``[n_energy + 1]`` (or ``[n_batch, n_energy + 1]``, as for redshifted
 edges) in keV, parameters as floats or arrays ``[n_batch]``, and returns photons cm⁻² s⁻¹ per bin,
 ``[n_batch, n_energy]`` (``[n_energy]`` for scalar parameters and edges). All run on NumPy arrays and torch tensors
-alike. Where no closed integral exists the bin is integrated by Simpson's rule, good to 1e-4 on bins narrower than a
-tenth of their energy.
+alike, in single precision too. Where no closed integral exists the bin is integrated by Simpson's rule, good to 1e-4 on
+bins narrower than a tenth of their energy. All agree with XSPEC's models to 0.5 %.
 
 A source at redshift z is made by passing ``energy * (1 + z)``: photons per bin are then those of the emitted bin,
 and the overall factor 1/(1 + z) belongs to the norm.
 """
 
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from array_api_compat import array_namespace
+from array_api_compat import array_namespace, device
+from jaxtyping import Float
+
+from xlatent.simulate.comptonisation import escaping_photons
 
 _HC2 = 1.0344e-3  # XSPEC's constant of bbodyrad and diskbb: photons cm^-2 s^-1 keV^-1 for (R_km / D_10kpc)^2
 
@@ -26,7 +31,8 @@ def _column(parameter: Any) -> Any:
 
 def _simpson(energy: Any, density: Callable[[Any], Any]) -> Any:
     lo, hi = energy[..., :-1], energy[..., 1:]
-    return (density(lo) + 4.0 * density(0.5 * (lo + hi)) + density(hi)) * (hi - lo) / 6.0
+    at_edges = density(energy)
+    return (at_edges[..., :-1] + 4.0 * density(0.5 * (lo + hi)) + at_edges[..., 1:]) * (hi - lo) / 6.0
 
 
 def powerlaw(energy: Any, gamma: Any) -> Any:
@@ -76,32 +82,29 @@ def cutoff_powerlaw(energy: Any, gamma: Any, cutoff: Any) -> Any:
 
 
 def comptonised(energy: Any, gamma: Any, seed_kt: Any, kt: Any) -> Any:
-    """Comptonised soft photons: a power law Γ between a seed blackbody and a thermal cut-off.
+    """Comptonised blackbody photons, 1 photon cm⁻² s⁻¹ keV⁻¹ at 1 keV (XSPEC ``nthcomp``).
 
-    ``x³/(e^x - 1)`` with x = E/kT_seed rises into ``E^-Γ`` above the seeds and is cut off as ``exp(-E/(2 kT))``: the
-    shape of thermal Comptonisation (Sunyaev & Titarchuk 1980, A&A 86, 121) in elementary functions, not their solution.
+    The physics stand in `xlatent.simulate.comptonisation`.
 
     Parameters
     ----------
     energy : array [n_energy + 1]
         Bin edges in keV.
     gamma : array [n_batch] or float
-        Photon index above the seeds.
+        Photon index above the seeds, larger than 1.
     seed_kt, kt : array [n_batch] or float
-        Temperatures of seeds and plasma in keV.
+        Temperatures of seeds and electrons in keV.
 
     Returns
     -------
     array [n_batch, n_energy]
     """
     xp = array_namespace(energy)
-
-    def density(e: Any) -> Any:
-        x = e / (3.0 * _column(seed_kt))
-        rise = -xp.expm1(-(x ** (_column(gamma) + 1.0)))
-        return e ** (-_column(gamma)) * rise * xp.exp(-e / (2.0 * _column(kt)))
-
-    return _simpson(energy, density)
+    n = energy.shape[-1]
+    both = xp.concat([energy, 0.5 * (energy[..., :-1] + energy[..., 1:])], axis=-1)
+    photons = escaping_photons(both, gamma, seed_kt, kt)  # once, for the equation is solved each time
+    at_edges, middle = photons[..., :n], photons[..., n:]
+    return (at_edges[..., :-1] + 4.0 * middle + at_edges[..., 1:]) * (energy[..., 1:] - energy[..., :-1]) / 6.0
 
 
 def blackbody(energy: Any, kt: Any) -> Any:
@@ -123,15 +126,11 @@ def blackbody(energy: Any, kt: Any) -> Any:
     return _simpson(energy, lambda e: _HC2 * e**2 * xp.exp(-e / _column(kt)) / -xp.expm1(-e / _column(kt)))
 
 
-# Gauss-Legendre nodes in ln T for the disk integral below.
-_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(20)
-
-
 def disk_blackbody(energy: Any, kt_in: Any) -> Any:
     """Multicolour disk, T ∝ r^(-3/4), seen face on (Mitsuda et al. 1984, PASJ 36, 741; XSPEC ``diskbb``).
 
-    The disk integral ∫ B(E, T(r)) 2πr dr becomes (8/3) ∫ (T/T_in)^(-8/3) B(E, T) dlnT over blackbodies, summed with 20
-    Gauss-Legendre nodes in ln T from T_in down to T_in/200.
+    The disk integral ∫ B(E, T(r)) 2πr dr, over all radii outside the inner edge, is (8/3) E² x^(-8/3) I(x) for
+    x = E/kT_in and I(x) = ∫ y^(5/3)/(e^y - 1) dy from x on, which is read from a table.
 
     Parameters
     ----------
@@ -143,28 +142,43 @@ def disk_blackbody(energy: Any, kt_in: Any) -> Any:
     Returns
     -------
     array [n_batch, n_energy]
-        Norm (R_in,km/D_10kpc)² cos θ = 1.
+        Norm (R_in,km/D_10kpc)² cos θ = 1; XSPEC's coarser sum over radii is 0.43 % higher at all energies.
     """
     xp = array_namespace(energy)
-    span = float(np.log(200.0))
+    start, step, rings = _disk_integral()
+    table = xp.asarray(rings, dtype=energy.dtype, device=device(energy))
 
     def density(e: Any) -> Any:
-        total = 0.0 * e
-        for node, weight in zip(_NODES.tolist(), _WEIGHTS.tolist(), strict=True):
-            ln_t = 0.5 * span * (node - 1.0)
-            x = e / (_column(kt_in) * float(np.exp(ln_t)))
-            planck = _HC2 * e**2 * xp.exp(-x) / -xp.expm1(-x)
-            total = total + (8.0 / 3.0) * 0.5 * span * weight * float(np.exp(-8.0 / 3.0 * ln_t)) * planck
-        return total
+        x = e / _column(kt_in)
+        log_x = xp.log(x)
+        whole, share = _place((log_x - start) / step, len(rings))
+        log_rings = table[whole] * (1.0 - share) + table[whole + 1] * share
+        return 8.0 / 3.0 * _HC2 * e**2 * xp.exp(log_rings - x - 8.0 / 3.0 * log_x)
 
     return _simpson(energy, density)
 
 
-def bremsstrahlung(energy: Any, kt: Any) -> Any:
-    """Thermal bremsstrahlung g(E/kT) exp(-E/kT)/E with the Gaunt factor of the Born approximation.
+@cache
+def _disk_integral() -> tuple[float, float, Float[np.ndarray, " n"]]:
+    """Tabulate ln(I(x) e^x) at equal steps of ln x: first ln x, step, values."""
+    step = 0.02
+    log_x = np.arange(np.log(1e-4), np.log(1e4), step)
+    x = np.exp(log_x)[:, None]
+    # In ln(y - x), where the integrand vanishes at both ends, the trapezium rule is exact to 1e-8.
+    v = np.exp(np.linspace(-25.0, 4.0, 400))
+    return (
+        float(log_x[0]),
+        step,
+        np.log(np.trapezoid(v * (x + v) ** (5 / 3) * np.exp(-v) / -np.expm1(-x - v), np.log(v))),
+    )
 
-    g = (sqrt(3)/π) exp(x/2) K₀(x/2) with x = E/kT (Rybicki & Lightman 1979, sect. 5.2), right for kT well above
-    13.6 eV Z². XSPEC's ``bremss`` uses Karzas & Latter (1961) tables with helium instead.
+
+def bremsstrahlung(energy: Any, kt: Any) -> Any:
+    """Thermal bremsstrahlung of hydrogen and helium (XSPEC ``bremss`` of norm 1).
+
+    g(kT, E/kT) exp(-E/kT)/(E sqrt(kT)) with Gaunt factors of Karzas & Latter (1961, ApJS 6, 167) after Kellogg, Baldwin
+    & Koch (1975, ApJ 199, 299); docs/make_gaunt_table.py says how their table was made. It holds 0.05 to 100 keV and
+    0.002 to 30 kT; beyond, the nearest value is taken.
 
     Parameters
     ----------
@@ -176,37 +190,40 @@ def bremsstrahlung(energy: Any, kt: Any) -> Any:
     Returns
     -------
     array [n_batch, n_energy]
-        Norm: g exp(-E/kT)/E photons cm⁻² s⁻¹ keV⁻¹.
     """
     xp = array_namespace(energy)
+    log_kt, start, step, log_gaunt = _gaunt_table()
+    nodes = xp.asarray(log_kt, dtype=energy.dtype, device=device(energy))
+    flat = xp.reshape(xp.asarray(log_gaunt, dtype=energy.dtype, device=device(energy)), (-1,))
+    wanted = xp.log(xp.asarray(kt, dtype=energy.dtype, device=device(energy)))[..., None]
+    row = xp.clip(xp.searchsorted(nodes, wanted, side="right") - 1, 0, len(log_kt) - 2)
+    hotter = xp.clip((wanted - nodes[row]) / (nodes[row + 1] - nodes[row]), 0.0, 1.0)
+    n = log_gaunt.shape[1]
 
     def density(e: Any) -> Any:
         x = e / _column(kt)
-        return 0.551329 * _scaled_bessel_k0(0.5 * x) * xp.exp(-x) / e
+        whole, share = _place((xp.log(x) - start) / step, n)
+        first = n * row + whole
+        low, high = (flat[i] * (1.0 - share) + flat[i + 1] * share for i in (first, first + n))
+        return xp.exp(low * (1.0 - hotter) + high * hotter - x) / (e * _column(kt) ** 0.5)
 
     return _simpson(energy, density)
 
 
-# Polynomials of Abramowitz & Stegun 1964, 9.8.1, 9.8.5 and 9.8.6, lowest order first; errors below 2e-7.
-_I0 = (1.0, 3.5156229, 3.0899424, 1.2067492, 0.2659732, 0.0360768, 0.0045813)
-_K0_SMALL = (-0.57721566, 0.42278420, 0.23069756, 0.03488590, 0.00262698, 0.00010750, 0.00000740)
-_K0_LARGE = (1.25331414, -0.07832358, 0.02189568, -0.01062446, 0.00587872, -0.00251540, 0.00053208)
+@cache
+def _gaunt_table() -> tuple[Float[np.ndarray, " n_kt"], float, float, Float[np.ndarray, "n_kt n_ratio"]]:
+    """Read ln kT, the first ln(E/kT), its step, and the logarithms of the Gaunt factor."""
+    with np.load(Path(__file__).with_name("bremsstrahlung.npz")) as file:
+        log_ratio = file["log_ratio"]
+        return file["log_kt"], float(log_ratio[0]), float(log_ratio[1] - log_ratio[0]), file["log_gaunt"].astype(float)
 
 
-def _scaled_bessel_k0(y: Any) -> Any:
-    """exp(y) K₀(y), which neither NumPy nor the array API has."""
-    xp = array_namespace(y)
-    small = xp.where(y < 2.0, y, 2.0 + 0.0 * y)
-    large = xp.where(y < 2.0, 2.0 + 0.0 * y, y)
-    k0 = _polynomial(_K0_SMALL, (small / 2.0) ** 2) - xp.log(small / 2.0) * _polynomial(_I0, (small / 3.75) ** 2)
-    return xp.where(y < 2.0, xp.exp(small) * k0, _polynomial(_K0_LARGE, 2.0 / large) / xp.sqrt(large))
-
-
-def _polynomial(coefficients: tuple[float, ...], x: Any) -> Any:
-    total = 0.0 * x
-    for coefficient in reversed(coefficients):
-        total = total * x + coefficient
-    return total
+def _place(place: Any, n: int) -> tuple[Any, Any]:
+    """Take a fractional index into a table of ``n`` apart: the entry below, and the share of the one above."""
+    xp = array_namespace(place)
+    inside = xp.clip(place, 0.0, n - 1.001)
+    whole = xp.astype(inside, xp.int64)
+    return whole, inside - xp.astype(whole, inside.dtype)
 
 
 def gaussian_line(energy: Any, line_energy: Any, sigma: Any) -> Any:
@@ -223,8 +240,13 @@ def gaussian_line(energy: Any, line_energy: Any, sigma: Any) -> Any:
     -------
     array [n_batch, n_energy]
     """
-    xp = array_namespace(energy)
-    # The array API has tanh and no erf; this form of the normal integral is within 2e-4 of it.
-    x = (energy - _column(line_energy)) / _column(sigma)
-    cumulative = 0.5 * (1.0 + xp.tanh(0.7978845608 * x * (1.0 + 0.044715 * x**2)))
+    cumulative = 0.5 * _erf((energy - _column(line_energy)) / (2.0**0.5 * _column(sigma)))
     return cumulative[..., 1:] - cumulative[..., :-1]
+
+
+def _erf(x: Any) -> Any:
+    """Error function, which the array API lacks, to 1.5e-7 (Abramowitz & Stegun 1964, 7.1.26)."""
+    xp = array_namespace(x)
+    t = 1.0 / (1.0 + 0.3275911 * xp.abs(x))
+    series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))))
+    return xp.sign(x) * (1.0 - series * xp.exp(-(x**2)))

@@ -245,7 +245,10 @@ def _draw_component(
     gamma = np.where(odd, rng.uniform(-0.5, 5.0, n), rng.normal(*kind.gamma, n)).clip(-0.5, 5.0)
     # Detector background left in a spectrum is flat in counts: divided by the mirror's area it rises like E^3.
     left_in = rng.random(n) < 0.03
-    rows[f"gamma_{i}"] = np.where(left_in, rng.uniform(-5.0, -0.5, n), gamma)
+    gamma = np.where(left_in, rng.uniform(-5.0, -0.5, n), gamma)
+    # Comptonisation has no solution with an index of 1 or less.
+    least = np.where(family == FAMILIES.index("comptonised"), 1.05, -5.0)
+    rows[f"gamma_{i}"] = np.maximum(gamma, least)
     hot = np.isin(family, [FAMILIES.index(name) for name in _HOT])
     rows[f"kt_{i}"] = kt = 10 ** np.where(hot, rng.uniform(*kind.log_kt, n), rng.uniform(*kind.log_seed, n))
     rows[f"cutoff_{i}"] = 10 ** rng.uniform(0.0, 2.0, n)
