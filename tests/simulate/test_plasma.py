@@ -243,7 +243,7 @@ def test_share_of_metals_in_the_energy_flux(kt, low, high):
 def test_ionising_plasma_keeps_helium_like_silicon_at_high_electron_temperature():
     ionising, equilibrium = lines_of("Si", 2.5, 0.7), lines_of("Si", 2.5)
     helium_like, hydrogen_like = between(1.80, 1.90), between(1.98, 2.03)
-    assert ionising[helium_like].sum() > 4 * ionising[hydrogen_like].sum()
+    assert ionising[helium_like].sum() > 5 * ionising[hydrogen_like].sum()
     assert equilibrium[helium_like].sum() < equilibrium[hydrogen_like].sum()
 
 

@@ -117,10 +117,11 @@ def plasma(energy: Any, kt: Any, abundance: Any, kt_ion: Any = None) -> Any:
     between its temperatures, ten a decade, as XSPEC does; docs/plasma.md says how the table is made and how far it is
     from the files. Lines have no width.
 
-    With `kt_ion`, an ion emits as AtomDB's does at the temperature of the electrons, times its fraction at `kt_ion`;
-    where it is rare in equilibrium, its lines follow the rate of an excitation from the nearest temperature where it is
-    common, and satellites, which belong to the ion before it recombines, that of a dielectronic recombination. The continuum of a metal goes with the mean square charge of its ions. One ionisation temperature is not an
-    ionisation time-scale: real ionising plasmas have broader mixtures of ions.
+    With `kt_ion`, an ion emits as AtomDB's does at the temperature of the electrons, times its fraction at `kt_ion`.
+    Where it is rare in equilibrium, its lines follow the rate of an excitation from the nearest temperature where it is
+    common; satellites belong to the ion before it recombines, and follow the rate of that. The continuum of a metal
+    goes with the mean square charge of its ions. One ionisation temperature is not an ionisation time-scale: real
+    ionising plasmas have broader mixtures of ions.
 
     Examples
     --------
@@ -174,7 +175,7 @@ def _shares(xp: ModuleType, nodes: Any, kt: Any) -> Any:
 
 
 def _above(xp: ModuleType, tables: SimpleNamespace, lines: Any, continuum: Any, energy: Any) -> tuple[Any, Any]:
-    """Photons above the edges, of lines [n_batch, 1 + n_line] and of continuum [n_batch, 1 + n_cell], even in a cell."""
+    """Photons above the edges, of lines [n_batch, 1 + n_line] and of continuum [n_batch, 1 + n_cell]."""
     n_cell = continuum.shape[1] - 1
     position = (_LOG_HIGH - xp.log(xp.clip(energy, 1e-3, 1e3))) * (n_cell / (_LOG_HIGH - _LOG_LOW))
     position = xp.clip(position, 0.0, float(n_cell))
