@@ -67,7 +67,7 @@ def test_rows_are_selected(table):
 
 def test_repr_and_astropy(table):
     text = repr(table)
-    assert text.startswith("LatentTable: 4 spectra, 8 latents, 112 columns; chandra-acis-8")
+    assert text.startswith("LatentTable: 4 spectra, 8 latents, 116 columns; chandra-acis-8")
     assert "log_flux_b" in text
     assert repr(LatentTable({})).startswith("LatentTable: 0 spectra")
     copy = table.to_astropy()

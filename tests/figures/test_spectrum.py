@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 from scipy.sparse import csr_array
 
 from xlatent.core.errors import ParameterError, WriteError
+from xlatent.core.flags import fit_verdict
 from xlatent.core.latents import LatentTable
 from xlatent.core.spectrum import Spectrum
 from xlatent.figures.spectrum import (
@@ -69,10 +70,10 @@ def test_joined_channels_are_significant_or_wide(rows):
     ("cstat", "counts", "words"),
     [
         (500.0, 400, "a good fit"),
-        (570.0, 400, "an acceptable fit"),
+        (570.0, 400, "a good fit"),
         (650.0, 400, "a poor fit, 5 standard deviations off"),
-        (9000.0, 400, "the model fails"),
-        (300.0, 400, "lower than noise alone should give"),
+        (9000.0, 400, "the model fails, 283 standard deviations off"),
+        (300.0, 400, "a good fit, lower than noise alone should give"),
         (500.0, 3, "too few counts to judge the fit"),
     ],
 )
@@ -80,6 +81,7 @@ def test_the_statistic_in_words(model, response, cstat, counts, words):
     made = model.reconstruct(observed(response, 300))
     columns = {name: made.table[name] for name in made.table.colnames}
     columns |= {"cstat": [cstat], "cstat_expected": [500.0], "cstat_sigma": [30.0], "counts": [float(counts)]}
+    columns |= {"fit_sigma": [(cstat - 500.0) / 30.0], "fit": [fit_verdict((cstat - 500.0) / 30.0, float(counts))]}
     changed = dataclasses.replace(made, table=LatentTable(columns))
     n = int(made.channels.sum())
     expected = f"= {cstat:.1f} on {n} channels; 500 ± 30 expected if the model is right: {words}"

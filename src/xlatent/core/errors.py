@@ -45,9 +45,12 @@ class XlatentWarning(UserWarning):
         not given.
     file : str, optional
         The file.
+    flag : str, optional
+        Which of `xlatent.core.flags.FLAGS` rows of the spectrum carry for it; empty where no number is wrong.
     """
 
-    def __init__(self, text: str, kind: str = "", file: str = "") -> None:
+    def __init__(self, text: str, kind: str = "", file: str = "", flag: str = "") -> None:
         super().__init__(text)
         self.kind = kind or text
         self.file = file
+        self.flag = flag

@@ -56,11 +56,19 @@ def _schema() -> Iterator[ColumnInfo]:
     yield ColumnInfo("log_flux_b_err", float, "", f"stat.error;{ucd}", f"Standard deviation of the {meaning}")
     yield ColumnInfo("counts", float, "count", "phot.count;em.X-ray", "Counts in 0.5-8 keV, background included")
     yield ColumnInfo("exposure", float, "s", "time.duration;obs.exposure", "Exposure time")
+    meaning = "Lowest energy within 0.5-8 keV that response and good channels cover"
+    yield ColumnInfo("energy_lo", float, "keV", "em.energy;stat.min", meaning)
+    meaning = "Highest energy within 0.5-8 keV that response and good channels cover"
+    yield ColumnInfo("energy_hi", float, "keV", "em.energy;stat.max", meaning)
     meaning = "W statistic (C without background) of the reconstruction, ungrouped channels of 0.5-8 keV"
     yield ColumnInfo("cstat", float, "", "stat.fit.goodness", meaning)
     yield ColumnInfo("cstat_expected", float, "", "stat.fit.goodness;stat.mean", "Mean of cstat if the model is true")
     meaning = "Standard deviation of cstat if the model is true"
     yield ColumnInfo("cstat_sigma", float, "", "stat.fit.goodness;stat.stdev", meaning)
+    meaning = "(cstat - cstat_expected) / cstat_sigma: by how much the fit is worse than chance"
+    yield ColumnInfo("fit_sigma", float, "", "stat.fit.goodness", meaning)
+    meaning = "Verdict on the fit: good, poor (fit_sigma above 3) or fails (above 10); empty below 10 counts"
+    yield ColumnInfo("fit", str, "", "meta.code.qual;stat.fit", meaning)
     for prefix, kind, unit in (("photflux", "Photon flux", "photon cm-2 s-1"), ("flux", "Energy flux", "erg cm-2 s-1")):
         for band in FLUX_BANDS:
             lo, hi = BANDS[band]
@@ -76,7 +84,9 @@ def _schema() -> Iterator[ColumnInfo]:
     yield ColumnInfo("mjd", float, "d", "time.start;obs", "Start of the observation, modified Julian date")
     meaning = f"Model of the latents: first {MODEL_ID_LENGTH} digits of its sha256"
     yield ColumnInfo("model_id", str, "", "meta.id;meta.software", meaning)
-    yield ColumnInfo("flags", str, "", "meta.code", "What to know before this row is used; separated by commas")
+    yield ColumnInfo(
+        "flags", str, "", "meta.code", "What to know before this row is used, by docs/flags.md; separated by commas"
+    )
 
 
 def _with_limits(name: str, unit: str, ucd: str, description: str) -> Iterator[ColumnInfo]:

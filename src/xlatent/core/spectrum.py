@@ -186,8 +186,9 @@ class Spectrum:
         The background spectrum and the instrument response, where there are any.
     meta : dict
         What else is known: ``name, file, object, obsid, obi, region_id, telescope, instrument, date, ra, dec``, ``mjd``
-        (start of the observation as Modified Julian Date, in the time system of the file) and ``warnings`` (what was
-        repaired or missing at reading); keys without a value are absent.
+        (start of the observation as Modified Julian Date, in the time system of the file), ``frame_time`` (of the
+        detector, s), ``warnings`` (what was repaired or missing at reading) and ``flags`` (those of
+        `xlatent.core.flags.FLAGS` that the reader raised); keys without a value are absent.
 
     Raises
     ------
@@ -223,7 +224,10 @@ class Spectrum:
             raise ParameterError("counts must hold at least one channel, and it is empty")
         if counts.min() < 0:
             worst = int(np.argmin(counts))
-            raise ParameterError(f"counts must not be negative, and channel index {worst} holds {counts[worst]:g}")
+            raise ParameterError(
+                f"counts must not be negative, and channel index {worst} holds {counts[worst]:g}: give those before a "
+                "background is subtracted, and the background beside them"
+            )
         _set(self, "exposure", float(self.exposure))
         if not (np.isfinite(self.exposure) and self.exposure > 0):
             raise ParameterError(f"exposure must be a positive number of seconds, and it is {self.exposure:g}")

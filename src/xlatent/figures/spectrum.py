@@ -12,6 +12,7 @@ from scipy.special import gammaincinv
 
 from xlatent.core.bands import BANDS, HARDNESS_RATIOS
 from xlatent.core.errors import ParameterError, ResponseError
+from xlatent.core.flags import describe_verdict
 from xlatent.core.spectrum import Spectrum
 from xlatent.figures.style import BLACK, BLUE, GREY, ORANGE, SKY, VERMILION, label_decades, set_log_range, style
 from xlatent.infer.reconstruction import Reconstruction
@@ -181,20 +182,10 @@ def describe_fit(reconstruction: Reconstruction) -> str:
     >>> describe_fit(xl.load_model().reconstruct(spectrum))
     'W = ... on ... channels; ... expected if the model is right: a good fit'
     """
-    row = reconstruction.table.to_astropy()[0]
-    found, expected, sigma = (float(row[name]) for name in ("cstat", "cstat_expected", "cstat_sigma"))
+    row = reconstruction.table[0]
+    found, expected, sigma = (row[name] for name in ("cstat", "cstat_expected", "cstat_sigma"))
     n_channels = int(np.count_nonzero(reconstruction.channels))
-    excess = (found - expected) / sigma
-    if float(row["counts"]) < 10:
-        verdict = "too few counts to judge the fit"
-    elif excess < -3.0:
-        verdict = "lower than noise alone should give"
-    elif excess < 2.0:
-        verdict = "a good fit"
-    elif excess < 3.0:
-        verdict = "an acceptable fit"
-    else:
-        verdict = f"a poor fit, {excess:.0f} standard deviations off" if excess < 100 else "the model fails"
+    verdict = describe_verdict(row["fit"], row["fit_sigma"])
     kind = "W" if reconstruction.spectrum.background is not None else "C"
     return (
         f"{kind} = {found:.1f} on {n_channels} channels; {expected:.0f} ± {sigma:.0f} expected if the model is right: "
@@ -426,6 +417,8 @@ def _with_error(rate: float, error: float) -> str:
 def _value(row: Any, name: str) -> str:
     """A quantity with its 68 % limits, in mathtext."""
     best, low, high = (float(row[column]) for column in (name, f"{name}_lolim", f"{name}_hilim"))
+    if np.isnan(best):
+        return "not covered"
     up, down = high - best, best - low
     if name.startswith("hard"):
         digits = 2 if min(up, down) >= 0.01 else 3

@@ -29,6 +29,7 @@ class Source:
     arf: Path | None = None
     rmf: Path | None = None
     background: Path | None = None
+    guessed: bool = False  # the response, by the folder it is in
 
     def read(self, *, responses: "ResponseReader | None" = None, spread: bool = False) -> "list[Spectrum]":
         """Read all spectra of the file.
@@ -64,7 +65,11 @@ class Source:
             return multimodal_universe.read(self.pha, responses.nominal, spread=spread)
         from xlatent.formats.ogip_spectrum import read_spectra
 
-        return read_spectra(self.pha, self.arf, self.rmf, self.background, self.name, responses=responses)
+        spectra = read_spectra(self.pha, self.arf, self.rmf, self.background, self.name, responses=responses)
+        if self.guessed:
+            for spectrum in spectra:
+                spectrum.meta["flags"] = ("guessed_response", *spectrum.meta.get("flags", ()))
+        return spectra
 
 
 def read_all(
@@ -204,7 +209,7 @@ def _manifest(path: Path) -> list[Source]:
             for key in ("arf", "rmf", "background")
         }
         pha = path.parent / cells["pha"]
-        sources.append(Source(cells["name"] or stem(pha), pha, **files))
+        sources.append(Source(cells["name"] or stem(pha), pha, files["arf"], files["rmf"], files["background"]))
     return sources
 
 
@@ -280,7 +285,7 @@ def _with_lone_response(source: Source, told: list[XlatentWarning]) -> Source:
     )
     kind = "a spectrum names no response and is read with the only one in its folder"
     told.append(XlatentWarning(text, kind, str(source.pha)))
-    return replace(source, rmf=rmfs[0], arf=arfs[0] if arfs else None)
+    return replace(source, rmf=rmfs[0], arf=arfs[0] if arfs else None, guessed=True)
 
 
 def _named_apart(sources: list[Source]) -> list[Source]:

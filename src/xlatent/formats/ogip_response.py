@@ -186,7 +186,7 @@ class ResponseReader:
 
 def _response(matrix: _Rmf, rmf: Path, arf: Path | None, content: bytes) -> FoundResponse:
     """Join a decoded RMF with the area that the bytes of an ARF file hold."""
-    told = [XlatentWarning(f"{rmf}{text}", kind, str(rmf)) for kind, text in matrix.remarks]
+    told = [XlatentWarning(f"{rmf}{text}", kind, str(rmf), "guessed_channels") for kind, text in matrix.remarks]
     lo, hi = matrix.parts["energy_lo"], matrix.parts["energy_hi"]
     meta = {"rmf": str(rmf), **matrix.meta}
     telescope = ""
@@ -204,6 +204,7 @@ def _response(matrix: _Rmf, rmf: Path, arf: Path | None, content: bytes) -> Foun
                     "give the ARF, unless the RMF contains the area",
                     "an RMF was used without an ARF, its area taken as 1 cm2 at all energies",
                     str(rmf),
+                    "no_arf",
                 )
             )
     try:
@@ -454,7 +455,7 @@ def _area(
         "and is 0 beyond its ends"
     )
     kind = "the energy bins of an ARF are not those of its RMF, and its area was interpolated"
-    told.append(XlatentWarning(text, kind, str(arf)))
+    told.append(XlatentWarning(text, kind, str(arf), "interpolated_arf"))
     middle = (energy_lo + energy_hi) / 2
     inside = (middle >= lo[0]) & (middle <= hi[-1])
     return np.where(inside, np.interp(middle, (lo + hi) / 2, area), 0.0), telescope

@@ -13,11 +13,13 @@ from xlatent.formats.companions import companion_of_one_name, existing, is_none,
 from xlatent.formats.ogip_response import FoundResponse, ResponseReader
 from xlatent.formats.spectrum_table import (
     REMEDY,
+    frame_time,
     identity,
     is_type_two,
     match_channels,
     read_table,
     spectrum_tables,
+    unsuitable,
     value_of,
 )
 
@@ -162,6 +164,7 @@ class _PhaFile:
                 f"{self.table.where} says that its background was subtracted (HDUCLAS2 = NET), so its counts are not "
                 "Poisson; give the spectrum before subtraction",
                 "the background of a spectrum was subtracted (HDUCLAS2 = NET), so its counts are not Poisson",
+                "net_counts",
             )
         self.is_type_two = is_type_two(self.table)
         self.n_spectra = self.table.n_rows if self.is_type_two else 1
@@ -192,8 +195,8 @@ class _PhaFile:
             numbers = np.arange(1, self.n_spectra + 1)
         return self._complete(row, f"{self.name}_{numbers[row]}")
 
-    def _tell(self, told: list[XlatentWarning], text: str, kind: str) -> None:
-        told.append(XlatentWarning(text, kind, str(self.path)))
+    def _tell(self, told: list[XlatentWarning], text: str, kind: str, flag: str = "") -> None:
+        told.append(XlatentWarning(text, kind, str(self.path), flag))
 
     def _complete(self, row: int | None, name: str) -> Spectrum:
         """Read one spectrum and join it with its background and response."""
@@ -210,11 +213,17 @@ class _PhaFile:
             n_chan, where = source.counts.size, background.meta["file"]
             background = match_channels(background, first, n_chan, where, self.table.where, [])
         meta: dict[str, Any] = {"name": name, "file": str(self.path), **identity(self.table, row)}
+        frame = frame_time(self.table, row)
+        if frame is not None:
+            meta["frame_time"] = frame
         if found is not None:
             self._compare_telescopes(str(meta.get("telescope") or ""), found, told)
         if told:
             meta["warnings"] = [str(warning) for warning in told]
             self.told |= {str(warning): warning for warning in told}
+        flags = [warning.flag for warning in told if warning.flag] + unsuitable(self.table, row, response)
+        if flags:
+            meta["flags"] = tuple(dict.fromkeys(flags))
         return replace(source, background=background, response=response, meta=meta)
 
     def _response(self, row: int | None, told: list[XlatentWarning]) -> FoundResponse | None:
@@ -301,6 +310,7 @@ class _PhaFile:
                 f"without .gz: it is read {instead}; give the file, or 'none'",
                 f"the {label} that a header names ({keyword}) is missing, and the spectrum was read "
                 + ("without it" if file is None else "with the file that bears its name"),
+                "" if file is None else "guessed_background" if keyword == "BACKFILE" else "guessed_response",
             )
         return file
 
@@ -318,4 +328,5 @@ class _PhaFile:
                     f"{self.path} is a spectrum of {names[0]} and its {what} one of {names[1]} (TELESCOP); "
                     f"give the {label} that was made for this spectrum",
                     f"spectrum and {label} are of different telescopes (TELESCOP)",
+                    "other_telescope",
                 )

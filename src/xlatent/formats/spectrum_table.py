@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from xlatent.core.dates import modified_julian_date
 from xlatent.core.errors import ParameterError, ReadError, ResponseError, XlatentWarning
-from xlatent.core.spectrum import Spectrum
+from xlatent.core.spectrum import Response, Spectrum
 from xlatent.formats.companions import stem
 from xlatent.formats.fits_table import Block, blocks, choose
 
@@ -102,6 +102,28 @@ def identity(table: Block, row: int | None) -> dict[str, Any]:
             found[key] = values[0]
     start = _start(table, row)
     return found if start is None else {**found, "mjd": start}
+
+
+def frame_time(table: Block, row: int | None) -> float | None:
+    """Find the time of a detector's frame in seconds: TIMEDEL, as Chandra's and Swift's files have it, or EXPTIME."""
+    stated = (_real(table, keyword, row) for keyword in ("TIMEDEL", "EXPTIME"))
+    return next((time for time in stated if time is not None and time > 0), None)
+
+
+def unsuitable(table: Block, row: int | None, response: Response | None) -> list[str]:
+    """List flags for what the header and the response say of an instrument that is no CCD camera.
+
+    Spectra of gratings have a diffraction order (TG_M, of Chandra; the zeroth is a CCD's), are RGS's, or have channels
+    of equal wavelength, so that energies fall with channel.
+    """
+    flags = []
+    instrument = _text(table, "INSTRUME", row).upper()
+    falling = response is not None and response.chan_lo[0] > response.chan_lo[-1]
+    if _real(table, "TG_M", row) or instrument.startswith("RGS") or falling:
+        flags.append("grating")
+    if instrument.startswith("HRC") or _text(table, "DETNAM", row).upper().startswith("HRC"):
+        flags.append("hrc")
+    return flags
 
 
 def _start(table: Block, row: int | None) -> float | None:

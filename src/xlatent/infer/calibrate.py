@@ -6,15 +6,16 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from xlatent.core.flags import POOR_SIGMA
 from xlatent.core.spectrum import Spectrum
 from xlatent.infer.decoder_errors import LARGEST, ModelErrors, weight
-from xlatent.infer.embed import POOR_FIT_SIGMA, LatentModel
+from xlatent.infer.embed import LatentModel
 from xlatent.infer.observation import Observation, encode, prepare
 from xlatent.infer.refine import Proposal, RefinedFits, refine
 
 # Enough for what a CCD resolves in broad bands. With more the fit takes up what the flux of a band then lacks.
 _SHAPES = 20
-_SELDOM = 0.01  # share of known spectra that may be called poorly fitted
+_SELDOM = 0.01  # share of known spectra that may be fitted worse than is known
 _CHUNK = 64
 _TINY = 1e-12  # so that a decoder without errors is none either
 
@@ -54,7 +55,7 @@ def model_errors(
     errors = ModelErrors(shapes, float(np.median(size)), float(0.5 * (high - low)), 1.0)
     beyond = np.concatenate(
         [
-            (p.statistic - p.expected - POOR_FIT_SIGMA * p.sigma) / (p.excess + _TINY)
+            (p.statistic - p.expected - POOR_SIGMA * p.sigma) / (p.excess + _TINY)
             for p, _ in _fitted(model, spectra, errors)
         ]
     )

@@ -8,22 +8,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 from jaxtyping import Float
-from scipy.special import chdtri
 
 from xlatent.core.batches import GROUP, TOGETHER
 from xlatent.core.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.core.errors import ParameterError
+from xlatent.core.flags import fit_verdict, join_flags
 from xlatent.core.hooks import implementation
 from xlatent.core.html import html_table
-from xlatent.core.latent_columns import N_LATENTS
 from xlatent.core.latents import LatentTable
 from xlatent.core.projection import Projector
 from xlatent.core.spectrum import Spectrum
+from xlatent.core.spectrum_flags import covered_band, spectrum_flags
 from xlatent.core.version import SOFTWARE
 from xlatent.infer.decoder_errors import FILE, ModelErrors
+from xlatent.infer.flags import row_flags
 from xlatent.infer.observation import Observation, encode, prepare
 from xlatent.infer.posterior import Posterior
-from xlatent.infer.quantities import LEVELS, Draws, drawn_fluxes, posterior_draws, quantiles, quantities
+from xlatent.infer.quantities import Draws, drawn_fluxes, posterior_draws, quantiles, quantities, uncovered
 from xlatent.infer.reconstruction import Reconstruction
 from xlatent.infer.refine import Decoder, Proposal, RefinedFits, refine
 from xlatent.infer.sample import sample, with_moments_of
@@ -38,13 +39,6 @@ _FROM_META = (
 )
 FLUXES = "fluxes.onnx"
 _DECODED_AT_ONCE = 1024
-FEW_COUNTS = 5.0
-POOR_FIT_SIGMA = 3.0
-# Under the prior |z|² is χ² distributed. In bright spectra it is drawn further out, as N counts overrule the prior
-# where the decoder is not exact: its 99 per cent point rises about as (1 + N/700)^½ from 10 counts to 10⁶. Above that
-# limit lie 0.3 per cent of simulated spectra (docs/benchmark.md).
-OUTLIER_TAIL, OUTLIER_COUNTS = 0.01, 700.0
-_OUTLYING = float(chdtri(N_LATENTS, OUTLIER_TAIL))
 
 
 def load_model(name: str | Path = DEFAULT_MODEL, *, threads: int = 0) -> "LatentModel":
@@ -272,16 +266,15 @@ class LatentModel:
         described, draws, ess, _ = self._draw([observation], fitted, posterior)
         drawn = draws.photons(self._decoder, 0)
         background = observation.alpha * observation.mean_off
-        counts = quantiles(drawn @ observation.matrix, (LEVELS[0], LEVELS[2])) + background
-        best = np.exp(self._decoder.log_flux(fitted.z)[0] + fitted.log_amplitude[0])
+        counts = quantiles(drawn @ observation.matrix) + background
         density = quantiles(drawn) / self.grid.energy_width
         row = self._columns([spectrum], [observation], described, draws, ess)
         return Reconstruction(
             spectrum=spectrum,
             channels=spectrum.select(self.grid.chan_lo, self.grid.chan_hi),
-            counts=best @ observation.matrix + background,
+            counts=counts[1],
             counts_lo=counts[0],
-            counts_hi=counts[1],
+            counts_hi=counts[2],
             background=background,
             energy=self.grid.energy,
             photons=density[1],
@@ -391,11 +384,20 @@ class LatentModel:
         columns["cstat"] = posterior.statistic
         columns["cstat_expected"] = posterior.expected
         columns["cstat_sigma"] = posterior.sigma
+        columns["fit_sigma"] = (posterior.statistic - posterior.expected) / posterior.sigma
+        fits = zip(columns["fit_sigma"], columns["counts"], strict=True)
+        columns["fit"] = np.array([fit_verdict(sigma, counts) for sigma, counts in fits], dtype=object)
         columns |= quantities(self._drawn_fluxes(draws, bool(np.isnan(ess).all())))
-        flags = [
-            ",".join([*_flags(o, posterior, i, self.info.probabilistic), *s.meta.get("flags", ())])
-            for i, (s, o) in enumerate(zip(spectra, observations, strict=True))
-        ]
+        covered = [covered_band(s) for s in spectra]
+        columns["energy_lo"], columns["energy_hi"] = np.array(covered).T
+        flags = []
+        for i, (spectrum, observation) in enumerate(zip(spectra, observations, strict=True)):
+            raised = [*row_flags(observation, posterior, i, self.info.probabilistic), *spectrum_flags(spectrum)]
+            if missing := uncovered(covered[i]):
+                raised.append("band_not_covered")
+                for name in missing:
+                    columns[name][i] = np.nan
+            flags.append(join_flags(raised))
         return columns | {"flags": np.array(flags, dtype=object)}
 
 
@@ -416,25 +418,3 @@ def _by_response(spectra: Sequence[Spectrum]) -> list[int]:
     """Order in which those with the same response, which go through it together, are neighbours."""
     first: dict[int, int] = {}
     return sorted(range(len(spectra)), key=lambda i: first.setdefault(id(spectra[i].response), i))
-
-
-def _flags(o: Observation, posterior: RefinedFits, i: int, has_prior: bool) -> list[str]:
-    flags = []
-    counts, off = float(o.n_on.sum()), o.alpha * o.n_off
-    net, variance = counts - float(off.sum()), counts + float(o.alpha @ off)
-    if counts == 0:
-        flags.append("no_counts")
-    elif counts < FEW_COUNTS:
-        flags.append("few_counts")
-    if counts and net <= 3.0 * variance**0.5:
-        flags.append("not_significant")
-    if not o.has_background:
-        flags.append("no_background")
-    # Beyond noise, and beyond what the decoder makes of spectra that it knows.
-    if posterior.statistic[i] - posterior.expected[i] > POOR_FIT_SIGMA * posterior.sigma[i] + posterior.excess[i]:
-        flags.append("poor_fit")
-    z = posterior.z[i]
-    limit = _OUTLYING * (1.0 + max(net, 0.0) / OUTLIER_COUNTS) ** 0.5
-    if has_prior and z @ z > limit:
-        flags.append("outlier")
-    return flags

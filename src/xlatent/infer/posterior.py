@@ -11,6 +11,7 @@ from xlatent.core.errors import ParameterError
 from xlatent.core.grid import ModelGrid
 from xlatent.core.html import html_table
 from xlatent.core.latents import LatentTable
+from xlatent.core.spectrum_flags import covers
 from xlatent.infer.observation import Observation
 from xlatent.infer.quantities import Draws, quantiles
 from xlatent.infer.refine import (
@@ -190,7 +191,8 @@ class Posterior:
         Returns
         -------
         Interval
-            Median and 68 per cent. In bands of the table they are the table's.
+            Median and 68 per cent. In bands of the table they are the table's. NaN in bands that the spectrum does not
+            cover (``energy_lo`` and ``energy_hi`` of the table).
 
         Raises
         ------
@@ -206,6 +208,9 @@ class Posterior:
             if BANDS[band] == (lo, hi):
                 name = f"{'photflux' if photons else 'flux'}_{column_suffix(band)}"
                 return Interval(*(float(self.table.values(name + end)[0]) for end in ("", "_lolim", "_hilim")))
+        covered = float(self.table.values("energy_lo")[0]), float(self.table.values("energy_hi")[0])
+        if not covers(covered, (float(lo), float(hi))):
+            return Interval(np.nan, np.nan, np.nan)
         integral = photon_flux if photons else energy_flux
         lolim, median, hilim = quantiles(integral(self._photons, self.grid.energy, (float(lo), float(hi)))).tolist()
         return Interval(median, lolim, hilim)

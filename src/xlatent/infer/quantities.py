@@ -7,8 +7,9 @@ import numpy as np
 from jaxtyping import Float, Float32
 from scipy.special import stdtrit
 
-from xlatent.core.bands import FLUX_BANDS, HARDNESS_RATIOS, column_suffix, flux_weights, hardness
+from xlatent.core.bands import BANDS, FLUX_BANDS, HARDNESS_RATIOS, column_suffix, flux_weights, hardness
 from xlatent.core.grid import ModelGrid
+from xlatent.core.spectrum_flags import covers
 from xlatent.infer.decoder_errors import LARGEST
 from xlatent.infer.refine import Decoder, RefinedFits
 
@@ -176,6 +177,22 @@ def quantities(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> dict[str, Flo
         columns |= {f"{name}_lolim": lolim[i], name: median[i], f"{name}_hilim": hilim[i]}
     log_flux = np.log10(per_draw["flux_b"])
     return columns | {"log_flux_b": log_flux.mean(axis=1), "log_flux_b_err": log_flux.std(axis=1)}
+
+
+def uncovered(covered: tuple[float, float]) -> list[str]:
+    """List the columns of `quantities` that a spectrum which covers only these energies, keV, says nothing of.
+
+    Examples
+    --------
+    >>> uncovered((0.5, 8.0)), uncovered((3.0, 8.0))[:3]
+    ([], ['photflux_b', 'photflux_b_lolim', 'photflux_b_hilim'])
+    """
+    bands = {band for band in FLUX_BANDS if not covers(covered, BANDS[band])}
+    suffixes = {column_suffix(band) for band in bands}
+    names = [name for name in FLUX_COLUMNS if name.split("_", 1)[1] in suffixes]
+    names += [name for name, pair in HARDNESS_RATIOS.items() if bands & set(pair)]
+    columns = [name + end for name in names for end in ("", "_lolim", "_hilim")]
+    return [*columns, "log_flux_b", "log_flux_b_err"] if "b" in bands else columns
 
 
 def quantiles(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Bool, Float
 
+from xlatent.core.flags import describe_verdict
 from xlatent.core.hooks import implementation
 from xlatent.core.html import html_table
 from xlatent.core.latents import LatentTable
@@ -26,7 +27,8 @@ class Reconstruction:
     channels : array of bool [n_chan]
         The native channels that were compared.
     counts : array [n_selected]
-        Expected counts of source and background in them; ``counts_lo`` and ``counts_hi`` bound the 68 % interval.
+        Median of the expected counts of source and background in them; ``counts_lo`` and ``counts_hi`` bound the 68 %
+        interval. The statistic of the table is that of the best fit, which lies close to it.
     background : array [n_selected]
         Expected background counts among them.
     energy : array [n_energy + 1]
@@ -79,7 +81,8 @@ class Reconstruction:
     def _numbers(self) -> dict[str, str]:
         seen = float(self.spectrum.counts[self.channels].sum())
         row = {name: float(self.table.values(name)[0]) for name in ("cstat", "cstat_expected", "cstat_sigma")}
-        fit = f"{row['cstat']:.1f} ({row['cstat_expected']:.1f} ± {row['cstat_sigma']:.1f} expected)"
+        verdict = describe_verdict(str(self.table.values("fit")[0]), float(self.table.values("fit_sigma")[0]))
+        fit = f"{row['cstat']:.1f} ({row['cstat_expected']:.1f} ± {row['cstat_sigma']:.1f} expected): {verdict}"
         return {"channels": str(self.channels.sum()), "counts": f"{seen:g} seen, {self.counts.sum():.1f} expected",
                 "statistic": fit, "flags": str(self.table.values("flags")[0]) or "none"}  # fmt: skip
 
