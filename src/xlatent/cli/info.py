@@ -34,6 +34,9 @@ def _facts(spectrum: "Spectrum") -> list[tuple[str, str]]:
     """What there is to say, line by line; what the file does not tell is said to be unknown."""
     import numpy as np
 
+    from xlatent.core.flags import FLAGS
+    from xlatent.core.spectrum_flags import covered_band, spectrum_flags
+
     meta = spectrum.meta
     facts = [("name", spectrum.name), ("file", str(meta.get("file", "unknown")))]
     for key in ("object", "telescope", "instrument", "date", "obsid"):
@@ -48,6 +51,8 @@ def _facts(spectrum: "Spectrum") -> list[tuple[str, str]]:
         band = spectrum.band_counts(0.5, 8.0)
         net = f"{band.net:.6g} +- {band.net_err:.3g} net of {band.background:.4g} background"
         facts.append(("0.5-8 keV", f"{band.total:.6g} counts, {net}"))
+        lo, hi = covered_band(spectrum)
+        facts.append(("covered", f"{lo:.3g}-{hi:.3g} keV of it"))
     for label, value in (("BACKSCAL", spectrum.backscale), ("AREASCAL", spectrum.areascale)):
         facts.append((label, _range(value)))
     if spectrum.background is None:
@@ -75,6 +80,9 @@ def _facts(spectrum: "Spectrum") -> list[tuple[str, str]]:
             values = ", ".join(f"{v} ({n})" for v, n in zip(*np.unique(flags, return_counts=True), strict=True))
             facts.append((key, values + ("; carried, not applied" if key == "grouping" else "")))
     facts.extend(("warning", text) for text in meta.get("warnings", ()))
+    known = {flag.name: flag for flag in FLAGS}
+    for name in dict.fromkeys(spectrum_flags(spectrum)):
+        facts.append(("flag", f"{name}: {known[name].meaning}; {known[name].remedy}"))
     return facts
 
 
