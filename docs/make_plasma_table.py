@@ -17,6 +17,8 @@ from astropy.io import fits
 from jaxtyping import Bool, Float, Int
 from plasma_ions import excitation, ion_fractions, k_line
 
+from xlatent.simulate.plasma import SOLAR  # of Anders & Grevesse 1989, as in AtomDB's emissivities
+
 TABLE = Path(__file__).resolve().parents[1] / "src" / "xlatent" / "simulate" / "plasma.npz"
 
 # Elements whose abundance is free, and their atomic numbers: those of XSPEC's vapec. Rows of the table are hydrogen
@@ -24,13 +26,11 @@ TABLE = Path(__file__).resolve().parents[1] / "src" / "xlatent" / "simulate" / "
 ELEMENTS = {
     "C": 6, "N": 7, "O": 8, "Ne": 10, "Mg": 12, "Al": 13, "Si": 14, "S": 16, "Ar": 18, "Ca": 20, "Fe": 26, "Ni": 28,
 }  # fmt: skip
-# Number relative to hydrogen in AtomDB's emissivities: Anders & Grevesse 1989 (Geochim. Cosmochim. Acta 53, 197).
-SOLAR = {"Mg": 3.80e-5, "Si": 3.55e-5, "S": 1.62e-5, "Ar": 3.63e-6, "Ca": 2.29e-6, "Fe": 4.68e-5, "Ni": 1.78e-6}
 # The forbidden line of the He-like ion in keV (NIST, rounded), which ends the series of K lines.
 HELIUM_LIKE = {"Mg": 1.3312, "Si": 1.8395, "S": 2.4303, "Ar": 3.1041, "Ca": 3.8612, "Fe": 6.6366, "Ni": 7.7316}
 
 TEMPERATURES = slice(18, 47)  # of AtomDB's 51: 0.054 to 34 keV
-EDGES = np.geomspace(0.05, 100.0, 1521)  # keV, of the cells of the continuum: 0.5 % wide
+EDGES = np.geomspace(0.05, 100.0, 1521)  # keV, of the cells of the continuum, 0.5 % wide; plasma.py has the ends
 LINES_FROM = 0.28  # keV; below, where nothing looks, lines go into the cells of the continuum
 GAP, WINDOW = 0.0025, 0.02  # a line is weighed against what lies so far from it, as shares of its energy
 WEAK = 5e-4  # a line that nowhere reaches this share of it goes into the cells of the continuum, too
@@ -72,7 +72,6 @@ def main(folder: Path) -> None:
         line_ion=ion.astype(np.int16),
         line_equilibrium=_packed(emissivity),
         line_rate=_packed(rate),
-        edges=EDGES,
         continuum=_packed(continuum),
         lowest=LOWEST,
         step=STEP,
@@ -160,9 +159,8 @@ def _merged(
     group_of = group_of.reshape(-1)
     weight = np.zeros((len(lines), len(where)))
     np.add.at(weight, (temperature[kept], group_of), every.epsilon[kept])
-    energy = np.bincount(group_of, every.energy[kept] * every.epsilon[kept]) / np.bincount(
-        group_of, every.epsilon[kept]
-    )
+    total = np.bincount(group_of, every.epsilon[kept])
+    energy = np.bincount(group_of, every.energy[kept] * every.epsilon[kept]) / total
     return energy, every.ion[kept][where], group[kept][where, 1] > 0, weight
 
 
@@ -202,8 +200,16 @@ def _for_one_ion(
         return np.nan_to_num(known[nearest, line] * shape / shape[nearest, line])
 
 
-def _with_k_lines(first, kt, energy, ion, satellite, emissivity, rate):
-    """Add K lines of ions that AtomDB lists none of; they do not shine in equilibrium. Sorted by energy."""
+def _with_k_lines(
+    first: Int[np.ndarray, " n_element"],
+    kt: Float[np.ndarray, " n_temp"],
+    energy: Float[np.ndarray, " n"],
+    ion: Int[np.ndarray, " n"],
+    satellite: Bool[np.ndarray, " n"],
+    emissivity: Emissivity,
+    rate: Emissivity,
+) -> tuple[Float[np.ndarray, " m"], Int[np.ndarray, " m"], Emissivity, Emissivity]:
+    """Add K lines of ions for which AtomDB lists none; they do not shine in equilibrium. Sorted by energy."""
     energies, ions, rates = [], [], []
     for element, (name, z) in enumerate(ELEMENTS.items()):
         for charge in range(z - 2):

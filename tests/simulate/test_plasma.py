@@ -254,6 +254,24 @@ def test_ionising_iron_k_lies_below_the_helium_like_line():
     assert centroid[0] < 6.45 and centroid[-1] > 6.65
 
 
+@pytest.mark.parametrize("kt", [0.2, 0.45, 0.9, 2.5, 6.0])
+def test_almost_equilibrium_is_almost_that_of_equilibrium(kt):
+    # One side is interpolated as a whole, the other as fractions and as rates of each ion.
+    bands = np.array([0.3, 0.5, 0.7, 0.9, 1.2, 1.6, 2.1, 3.0, 4.5, 7.0])
+    equilibrium, almost = plasma(bands, kt, 1.0), plasma(bands, kt, 1.0, 1.0001 * kt)
+    counted = equilibrium > 0.01 * equilibrium.sum()
+    np.testing.assert_allclose(almost[counted], equilibrium[counted], rtol=0.12)
+
+
+def test_ions_of_an_ionising_plasma_shine_in_their_order():
+    # Silicon K moves from the neutral atom's 1.740 keV to 1.86 keV with the charge of its ions.
+    band = between(1.72, 1.88)
+    kt_ion = (0.08, 0.12, 0.2, 0.4, 1.0)
+    centroid = [np.average(CENTRE[band], weights=lines_of("Si", 3.0, t)[band]) for t in kt_ion]
+    assert np.all(np.diff(centroid) > 0)
+    assert centroid[0] < 1.84 < 1.852 < centroid[-1]
+
+
 def test_kt_ion_defaults_to_kt():
     np.testing.assert_array_equal(plasma(FINE, 1.3, 0.7), plasma(FINE, 1.3, 0.7, 1.3))
 
