@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -79,3 +81,9 @@ def test_iron_and_edges_stand_at_the_redshift_of_the_source():
     ratio = with_edge / without
     fall = EDGES[1:-1][np.argmin(np.diff(np.log(ratio)))]
     assert fall == pytest.approx(0.7393 / 2.0, rel=0.02)
+
+
+def test_the_page_has_every_class_with_its_share():
+    page = (Path(__file__).parents[2] / "docs" / "population.md").read_text()
+    for name, kind in population.POPULATION.items():
+        assert f"| `{name}` | {100 * kind.share:.0f} % |" in page
