@@ -94,11 +94,13 @@ def _embed(spectra: list[Spectrum]) -> Arrays:
     return refined.z, refined.covariance[:, :k, :k], proposed.z, proposed.covariance[:, :k, :k], codes
 
 
-def flux_limits(
-    fluxes: Float[np.ndarray, "n n_draws n_fluxes"], levels: tuple[float, ...] = LEVELS
-) -> Float[np.ndarray, "n 9 n_levels"]:
-    """Quantiles of the six band fluxes and three hardness ratios of draws (`LatentModel._drawn_fluxes`)."""
+def flux_values(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> Float[np.ndarray, "n n_draws 9"]:
+    """Six band fluxes and three hardness ratios of draws (`LatentModel._drawn_fluxes`)."""
     photons = dict(zip(FLUX_BANDS, np.moveaxis(fluxes[:, :, : len(FLUX_BANDS)], 2, 0), strict=True))
     ratios = [hardness(photons[hard], photons[soft]) for hard, soft in HARDNESS_RATIOS.values()]
-    values = np.concatenate([np.moveaxis(fluxes[:, :, len(FLUX_BANDS) :], 2, 0), ratios])
-    return quantiles(values, levels, axis=2).transpose(2, 1, 0)
+    return np.concatenate([fluxes[:, :, len(FLUX_BANDS) :], np.stack(ratios, axis=2)], axis=2)
+
+
+def flux_limits(fluxes: Float[np.ndarray, "n n_draws n_fluxes"]) -> Float[np.ndarray, "n 9 4"]:
+    """Quantiles at `LEVELS` of the `flux_values` of draws."""
+    return quantiles(flux_values(fluxes), LEVELS, axis=1).transpose(1, 2, 0)

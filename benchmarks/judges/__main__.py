@@ -19,7 +19,7 @@ from xlatent.core.errors import XlatentWarning
 from xlatent.figures import style
 from xlatent.infer.embed import load_model
 
-JUDGES = ("sources", "powerlaws")
+JUDGES = ("sources", "powerlaws", "misfits", "instruments", "real")
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 """Real cameras: responses as Sherpa folds with them, backgrounds as they were measured, counts drawn beside them."""
 
 import logging
+import warnings
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -97,24 +98,25 @@ class Camera:
 @cache
 def camera(name: str) -> Camera:
     """Read a camera of `ACIS` or `OTHERS`."""
+    logging.getLogger("sherpa").setLevel(logging.CRITICAL)
     from sherpa.astro import io
 
-    logging.getLogger("sherpa").setLevel(logging.CRITICAL)
     arf, rmf, background = (ACIS | OTHERS)[name]
     response = ResponseReader().read(DATA / rmf, DATA / arf).response
-    found = Camera(name, io.read_arf(str(DATA / arf)), io.read_rmf(str(DATA / rmf)), response, None)
-    if background is None:
-        return found
-    return Camera(name, found.arf, found.rmf, response, _background(DATA / background, found))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that Swift's energies begin at 0
+        theirs = io.read_arf(str(DATA / arf)), io.read_rmf(str(DATA / rmf))
+    shape = None if background is None else _background(DATA / background, response)
+    return Camera(name, *theirs, response, shape)
 
 
-def _background(path: Path, seen_by: Camera) -> Float[np.ndarray, " n_chan"]:
+def _background(path: Path, response: Response) -> Float[np.ndarray, " n_chan"]:
     measured = ogip_spectrum.read(path, arf="none", rmf="none")
     counts = (measured.background or measured).counts
-    middle = 0.5 * (seen_by.response.chan_lo + seen_by.response.chan_hi)
+    middle = 0.5 * (response.chan_lo + response.chan_hi)
     width = float(np.median(np.diff(middle)))
     smooth = gaussian_filter1d(counts, SMOOTHING * np.mean(BAND) / width, mode="nearest")
-    return smooth / smooth[seen_by.inside].sum()
+    return smooth / smooth[(response.chan_hi > BAND[0]) & (response.chan_lo < BAND[1])].sum()
 
 
 def observe(

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from judges import cameras, xspec
 from judges.families import EDGES, QUANTITIES, optical_depth, rebinned, truth
-from judges.found import LIMITS, embedded
+from judges.found import embedded
 from words import table
 from xlatent.figures import style
 from xlatent.infer.embed import LatentModel
@@ -77,7 +77,7 @@ def _scores(model: LatentModel, counts: int, n: int) -> dict[str, Any]:
         spectrum, amplitude = cameras.observe(rng, cameras.camera(by[i]), shape, counts, f"power law {i}")
         spectra.append(spectrum)
         photons[i] = shape * amplitude
-    found = embedded(model, spectra)
+    found = embedded(model, spectra, closely=True)
     true = rebinned(photons, model.grid.energy)
     ratio = found.photons[:, 1] / true - 1.0
     hard = QUANTITIES.index("flux_h")
@@ -85,7 +85,7 @@ def _scores(model: LatentModel, counts: int, n: int) -> dict[str, Any]:
         "bias": np.median(ratio, axis=0),
         "mean_bias": ratio.mean(axis=0),
         "within": np.mean((true >= found.photons[:, 0]) & (true <= found.photons[:, 2]), axis=0),
-        "flux_bias": float(np.median(found.limits[:, hard, LIMITS.index(0.5)] / truth(photons)[:, hard]) - 1.0),
+        "flux_bias": float(np.median(found.median[:, hard] / truth(photons)[:, hard]) - 1.0),
     }
 
 

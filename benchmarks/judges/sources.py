@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from judges import cameras
 from judges.families import FAMILIES, PLASMAS, QUANTITIES, draw, truth
-from judges.found import LIMITS, Found, embedded
+from judges.found import CENTRAL, Found, embedded, joined
 from words import table
 from xlatent.infer.embed import LatentModel
 
@@ -16,7 +16,6 @@ TITLE = "Sources"
 COUNTS = (30, 300, 3_000, 30_000, 300_000)
 EACH, EACH_QUICK = 200, 12  # sources of a family, each of them seen with all counts
 SEED = 71_000
-INTERVALS = {68: (1, 3), 95: (0, 4)}  # places in LIMITS
 ASKED = {68: (0.64, 0.72), 95: (0.92, 0.97)}
 FAINT = 30_000  # counts up to which a flag of a source of an everyday family is a false alarm
 MISFIT = 3.0
@@ -37,7 +36,7 @@ def judge(model: LatentModel, quick: bool = False) -> dict[str, Any]:
     for counts in COUNTS:
         together = [seen[name, counts] for name in names]
         cells[f"all, {counts}"] = _scores(
-            np.concatenate([one for one, _ in together]), _joined([found for _, found in together])
+            np.concatenate([one for one, _ in together]), joined([found for _, found in together])
         )
     return {"targets": _targets(cells), "tables": _tables(cells, names), "cells": cells}
 
@@ -55,19 +54,12 @@ def _seen(model: LatentModel, name: str, n: int) -> dict[int, tuple[Float[np.nda
     return out
 
 
-def _joined(parts: list[Found]) -> Found:
-    return Found(*(np.concatenate([getattr(part, name) for part in parts]) for name in Found.__dataclass_fields__))
-
-
 def _scores(known: Float[np.ndarray, "n 9"], found: Found) -> dict[str, Any]:
     """Coverage of each quantity, median bias of fluxes and ratios, share above 3 sigma, flags raised."""
-    median = found.limits[:, :, LIMITS.index(0.5)]
+    median = found.median
     bias = np.concatenate([median[:, :6] / known[:, :6] - 1.0, median[:, 6:] - known[:, 6:]], axis=1)
     flags = sorted({flag for flags in found.flags for flag in flags.split(",") if flag})
-    within = {
-        str(level): np.mean((known >= found.limits[:, :, i]) & (known <= found.limits[:, :, j]), axis=0).tolist()
-        for level, (i, j) in INTERVALS.items()
-    }
+    within = {str(level): found.within(known, level).mean(axis=0).tolist() for level in CENTRAL}
     poor = found.misfit > MISFIT
     return {
         "n": len(known),
@@ -108,7 +100,7 @@ def _targets(cells: dict[str, dict[str, Any]]) -> list[list[Any]]:
 
 def _tables(cells: dict[str, dict[str, Any]], names: list[str]) -> list[str]:
     tables = []
-    for level in INTERVALS:
+    for level in CENTRAL:
         rows = [
             [name, f"{counts:,}", *(f"{share:.2f}" for share in cells[f"{name}, {counts}"]["within"][str(level)])]
             for name, counts in product(["all", *names], COUNTS)

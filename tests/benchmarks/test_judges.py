@@ -10,7 +10,7 @@ import pytest
 import xlatent as xl
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-JUDGES = ("sources", "powerlaws")
+JUDGES = {"sources": 6, "powerlaws": 6, "misfits": 5, "instruments": 32, "real": 2}  # sources of each
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -54,7 +54,7 @@ def test_truth_is_what_a_line_says():
 
 def test_the_gain_score_has_unit_variance_and_sees_a_shift():
     found = importlib.import_module("judges.found")
-    misfit_scores = importlib.import_module("judges.misfit_scores")
+    score_tests = importlib.import_module("judges.score_tests")
     sample = Path(xl.__file__).parent / "sample" / "sim17_000.pha.gz"
     response = xl.read(sample).response
     model = xl.load_model(threads=1)
@@ -66,13 +66,26 @@ def test_the_gain_score_has_unit_variance_and_sees_a_shift():
     rng = np.random.default_rng(1)
     means, widths = [], []
     for gain in (1.0, 1.03):
-        shifted = misfit_scores.stretched(expected, response.chan_lo, response.chan_hi, gain)
+        shifted = score_tests.stretched(expected, response.chan_lo, response.chan_hi, gain)
         spectra = [xl.Spectrum(rng.poisson(shifted).astype(float), 1e4, response=response) for _ in range(60)]
-        scores = found.embedded(model, spectra).gain
+        scores = found.embedded(model, spectra, closely=True).gain
         means.append(scores.mean())
         widths.append(scores.std())
     assert abs(means[0]) < 0.7 and 0.7 < widths[0] < 1.3
     assert means[1] - means[0] > 3.0
+
+
+def test_summed_channels_fold_to_summed_counts():
+    instruments = importlib.import_module("judges.instruments")
+    spectrum = xl.read(Path(xl.__file__).parent / "sample" / "sim17_000.pha.gz")
+    coarse = instruments.summed(spectrum, 16)
+    assert coarse.counts.sum() == spectrum.counts.sum() and len(coarse.counts) == 64
+    assert coarse.background.counts.sum() == spectrum.background.counts.sum()
+    assert coarse.background_scale == spectrum.background_scale
+    photons = np.random.default_rng(0).random(len(spectrum.response.energy_lo))
+    expected = spectrum.response.fold(photons).reshape(64, 16).sum(axis=1)
+    np.testing.assert_allclose(coarse.response.fold(photons), expected, rtol=1e-12)
+    assert coarse.response.chan_hi[3] == spectrum.response.chan_hi[63]
 
 
 @pytest.mark.slow
@@ -108,7 +121,7 @@ def test_absorption_is_xspec_s(yardsticks):
 @pytest.mark.parametrize("name", JUDGES)
 def test_every_judge_runs(yardsticks, name, monkeypatch):
     module = importlib.import_module(f"judges.{name}")
-    monkeypatch.setattr(module, "EACH_QUICK", 6)
+    monkeypatch.setattr(module, "EACH_QUICK", JUDGES[name])
     found = module.judge(xl.load_model(threads=1), quick=True)
     assert found["targets"] and all(len(target) == 4 for target in found["targets"])
     assert all("nan" not in f"{target[2]}" for target in found["targets"])
