@@ -8,8 +8,9 @@ With x = E/511 keV, θ = kT_e/511 keV and n photons per state, in units of the T
 
 The denominator stands for the recoil of fast photons (Cooper 1971, Phys. Rev. D 3, 2312). The seeds are
 s = 1/(exp(E/kT_seed) - 1). Photons escape from the optical depth τ with p = 1/(τ (1 + f τ σ/3σ_T)), where σ is the
-cross-section of Klein and Nishina and f falls from 1 at x = 0.1 to 0 at x = 1, where one scattering takes most of the
-energy. The depth follows from the photon index Γ between seeds and electrons:
+cross-section of Klein and Nishina and f falls from 1 at the last point below x = 0.1 to 0 at x = 1, where one scattering
+takes most of the energy, or at 40 θ if that is lower. The depth follows from the photon index Γ between seeds and
+electrons:
 3/(θ ((Γ + 1/2)² - 9/4)) = (τ + 3/2)² - 9/4.
 """
 
@@ -50,7 +51,9 @@ def escaping_photons(energy: Any, gamma: Any, seed_kt: Any, kt: Any) -> Any:
     low = xp.log(_ORIGIN * seed) + _STEP * (steps - (_POINTS - 1))
     x = xp.exp(low + _STEP * xp.arange(_POINTS, dtype=xp.float64, device=device(energy)))
     depth = xp.sqrt(2.25 + 3.0 / (theta * ((gamma + 0.5) ** 2 - 2.25))) - 1.5
-    fading = xp.clip(1.0 - (x - 0.1) / 0.9, 0.0, 1.0)
+    first = xp.exp(low + _STEP * xp.floor((math.log(0.1) - low) / _STEP))
+    last = xp.clip(_HIGHEST * theta, 0.1001, 1.0)
+    fading = xp.clip((last - x) / (last - first), 0.0, 1.0)
     escape = 1.0 / (depth * (1.0 + fading * depth * _klein_nishina(x) / 3.0))
 
     # In ln x, what flows between two points is ``up`` times n of the upper one less ``down`` times n of the lower one.
