@@ -336,7 +336,7 @@ _MODELS = {
     "blackbody": lambda e, p: continuum.blackbody(e, p["kt"]),
     "disk": lambda e, p: continuum.disk_blackbody(e, p["kt"]),
     "bremsstrahlung": lambda e, p: continuum.bremsstrahlung(e, p["kt"]),
-    "plasma": lambda e, p: plasma(e, p["kt"], p["abundance"], p["kt_ion"]),
+    "plasma": lambda e, p: plasma(e, p["kt"], p["abundance"]),
     "ionising": lambda e, p: plasma(e, p["kt"], p["abundance"], p["kt_ion"]),
 }
 
