@@ -8,7 +8,7 @@ With x = E/511 keV, θ = kT_e/511 keV and n photons per state, in units of the T
 
 The denominator stands for the recoil of fast photons (Cooper 1971, Phys. Rev. D 3, 2312). The seeds are
 s = 1/(exp(E/kT_seed) - 1). Photons escape from the optical depth τ with p = 1/(τ (1 + f τ σ/3σ_T)), where σ is the
-cross-section of Klein and Nishina and f falls from 1 at the last point below x = 0.1 to 0 at x = 1, where one scattering
+cross-section of Klein and Nishina and f falls from 1 at the last point below x = 0.1 to 0 at x = 1, where a scattering
 takes most of the energy, or at 40 θ if that is lower. The depth follows from the photon index Γ between seeds and
 electrons:
 3/(θ ((Γ + 1/2)² - 9/4)) = (τ + 3/2)² - 9/4.
