@@ -49,8 +49,7 @@ def _covered(rng: np.random.Generator) -> Source:
     """Power law behind a thick column that covers part of it."""
     power_law = _xspec("powerlaw", index=rng.uniform(1.4, 2.4))
     thick, share = _log(rng, 1.0, 30.0), rng.uniform(0.5, 0.98)
-    xspec.set_abundances("angr")
-    photons = power_law.photons * xspec.evaluate("pcfabs", EDGES, thick, share)
+    photons = power_law.photons * partly_covered(thick, share)
     return Source({**power_law.parameters, "thick": thick, "covered": share}, photons)
 
 
@@ -88,10 +87,15 @@ def draw(family: str, rng: np.random.Generator, columns: tuple[float, float] = (
 
 
 @cache
-def optical_depth(abundances: str) -> Float[np.ndarray, " n_bins"]:
-    """Optical depth of 10²² cm⁻² on `EDGES`, from XSPEC's ``tbabs`` (Wilms, Allen & McCray 2000, ApJ 542, 914)."""
+def optical_depth(abundances: str, model: str = "tbabs") -> Float[np.ndarray, " n_bins"]:
+    """Optical depth of 10²² cm⁻² on `EDGES`: of ``tbabs`` (Wilms, Allen & McCray 2000, ApJ 542, 914), or ``phabs``."""
     xspec.set_abundances(abundances)
-    return -10.0 * np.log(xspec.evaluate("tbabs", EDGES, 0.1))
+    return -10.0 * np.log(xspec.evaluate(model, EDGES, 0.1))
+
+
+def partly_covered(column: float, share: float) -> Float[np.ndarray, " n_bins"]:
+    """Transmission of XSPEC's ``pcfabs``: a share of the source behind ``phabs`` of a column in 10²² cm⁻²."""
+    return 1.0 - share + share * np.exp(-column * optical_depth("angr", "phabs"))
 
 
 def truth(photons: Float[np.ndarray, "n n_bins"]) -> Float[np.ndarray, "n 9"]:

@@ -112,6 +112,8 @@ def test_absorption_is_xspec_s(yardsticks):
         xspec.set_abundances(abundances)
         direct = xspec.evaluate("tbabs", families.EDGES, 2.0)
         np.testing.assert_allclose(np.exp(-2.0 * families.optical_depth(abundances)), direct, rtol=1e-9, atol=1e-300)
+    direct = xspec.evaluate("pcfabs", families.EDGES, 3.0, 0.7)  # angr is set
+    np.testing.assert_allclose(families.partly_covered(3.0, 0.7), direct, rtol=1e-6)
     with pytest.raises(ValueError, match="no abundances 'nobody'"):
         xspec.set_abundances("nobody")
 
