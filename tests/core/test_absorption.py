@@ -23,21 +23,26 @@ def test_cross_section_is_xspecs(abundances):
 
 
 @pytest.mark.parametrize("abundances", ABUNDANCES)
-@pytest.mark.parametrize("step", [1e-3, 0.0137])
-def test_transmission_is_xspecs_at_any_redshift(xspec, abundances, step):
-    # XSPEC gives a bin the mean of the cross-sections at its two edges. Its zTBabs has no grains: a redshifted absorber
-    # is tbabs at the absorber's energies. Near the resonances of oxygen and neon, some 0.3 eV wide, columns that let
-    # little through may be off by more, in one bin of a hundred.
-    edges = np.exp(np.arange(np.log(0.3), np.log(10.0), step))
+def test_cross_section_is_xspecs_everywhere(xspec, abundances):
+    energy = np.exp(np.arange(np.log(0.05), np.log(80.0), 3.3e-3))
+    edges = np.stack([energy, energy * (1.0 + 1e-10)], axis=1).ravel()  # every second bin is a point
+    wanted = -np.log(xspec("TBabs", edges, [1e-3], abundances))[::2] / 1e-3
+    np.testing.assert_allclose(cross_section(energy, abundances), wanted, rtol=1e-3)
+
+
+@pytest.mark.parametrize("abundances", ABUNDANCES)
+def test_transmission_of_bins_is_xspecs_at_any_redshift(xspec, abundances):
+    # XSPEC gives a bin the mean of the cross-sections at its edges, and something between that and a mean over the bin
+    # beside the resonances of oxygen, so that up to three bins at 0.53-0.56 keV may be off. Its zTBabs has no grains: a
+    # redshifted absorber is tbabs at the absorber's energies.
+    edges = np.geomspace(0.3, 10.0, 257)
     for redshift in (0.0, 0.5, 2.0, 6.0):
         for nh in (0.01, 0.3, 10.0, 300.0):
             wanted = xspec("TBabs", edges * (1.0 + redshift), [nh], abundances)
             sigma = cross_section(edges * (1.0 + redshift), abundances)
             found = np.exp(-0.5 * nh * (sigma[1:] + sigma[:-1]))
             seen = wanted > 1e-3
-            off = np.abs(found[seen] / wanted[seen] - 1.0)
-            assert np.mean(off > 0.01) <= 0.01
-            assert np.median(off) < 0.002
+            assert np.sum(np.abs(found[seen] / wanted[seen] - 1.0) > 5e-3) <= 3
 
 
 def test_oxygen_edge():
