@@ -126,6 +126,16 @@ def test_the_band_of_a_bright_source_is_narrower(model, response):
     assert widths[1] < 0.5 * widths[0]
 
 
+@pytest.mark.parametrize("counts", [12, 300, 30000])
+def test_the_line_lies_in_its_band(model, response, counts):
+    made = model.reconstruct(observed(response, counts))
+    for line, low, high in (
+        (made.counts, made.counts_lo, made.counts_hi),
+        (made.photons, made.photons_lo, made.photons_hi),
+    ):
+        assert np.all((low <= line * (1 + 1e-9)) & (line <= high * (1 + 1e-9)))
+
+
 def test_unknown_suffix_is_refused(model, response, tmp_path):
     spectrum = observed(response, 50)
     figure = plot_reconstruction(model.reconstruct(spectrum))

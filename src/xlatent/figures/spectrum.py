@@ -383,7 +383,7 @@ def _write_numbers(ax: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
     row = made.table.to_astropy()[0]
     ax.set_axis_off()
     ax.set(xlim=(0, 1), ylim=(0, 1))
-    lines = [0.72 - 0.125 * i for i in range(5)]
+    lines = [0.73 - 0.118 * i for i in range(5)]
 
     def column(x: float, head: str, texts: list[str]) -> None:
         ax.text(x, lines[0], head, va="center", color=GREY, fontweight="bold")
@@ -401,9 +401,9 @@ def _write_numbers(ax: Axes, spectrum: Spectrum, made: Reconstruction) -> None:
     column(0.635, "photon flux (cm$^{-2}$ s$^{-1}$)", [_value(row, f"photflux_{name}") for name in _BANDS])
     column(0.84, "hardness ratios", list(HARDNESS_RATIOS))
     column(0.92, "", [_value(row, name) for name in HARDNESS_RATIOS])
-    ax.text(0.0, 0.06, describe_fit(made), va="center", fontweight="bold")
+    ax.text(0.0, 0.13, describe_fit(made), va="center", fontweight="bold")
     if row["flags"]:
-        ax.text(1.0, 0.06, f"flags: {str(row['flags']).replace(',', ', ')}", va="center", ha="right", color=VERMILION)
+        ax.text(0.0, 0.02, f"flags: {str(row['flags']).replace(',', ', ')}", va="center", color=VERMILION)
 
 
 def _with_error(rate: float, error: float) -> str:

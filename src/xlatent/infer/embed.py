@@ -266,15 +266,18 @@ class LatentModel:
         described, draws, ess, _ = self._draw([observation], fitted, posterior)
         drawn = draws.photons(self._decoder, 0)
         background = observation.alpha * observation.mean_off
-        counts = quantiles(drawn @ observation.matrix) + background
+        best = np.exp(self._decoder.log_flux(fitted.z)[0] + fitted.log_amplitude[0]) @ observation.matrix
+        lolim, median, hilim = quantiles(drawn @ observation.matrix)
+        # Skewed draws have their median beside the best fit, of which statistic and residuals are: the band follows it.
+        beside = np.divide(best, median, out=np.ones_like(best), where=median > 0)
         density = quantiles(drawn) / self.grid.energy_width
         row = self._columns([spectrum], [observation], described, draws, ess)
         return Reconstruction(
             spectrum=spectrum,
             channels=spectrum.select(self.grid.chan_lo, self.grid.chan_hi),
-            counts=counts[1],
-            counts_lo=counts[0],
-            counts_hi=counts[2],
+            counts=best + background,
+            counts_lo=lolim * beside + background,
+            counts_hi=hilim * beside + background,
             background=background,
             energy=self.grid.energy,
             photons=density[1],

@@ -27,8 +27,8 @@ class Reconstruction:
     channels : array of bool [n_chan]
         The native channels that were compared.
     counts : array [n_selected]
-        Median of the expected counts of source and background in them; ``counts_lo`` and ``counts_hi`` bound the 68 %
-        interval. The statistic of the table is that of the best fit, which lies close to it.
+        Expected counts of source and background in them at the best fit, whose statistic the table has; ``counts_lo``
+        and ``counts_hi`` lie by as large a factor beside it as the 68 % interval beside the median.
     background : array [n_selected]
         Expected background counts among them.
     energy : array [n_energy + 1]
