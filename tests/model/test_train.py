@@ -11,7 +11,7 @@ from safetensors.torch import load_file  # noqa: E402
 from xlatent.core.errors import ModelError, ParameterError  # noqa: E402
 from xlatent.core.grid import ModelGrid  # noqa: E402
 from xlatent.infer.embed import load_model  # noqa: E402
-from xlatent.model import batches, export, train  # noqa: E402
+from xlatent.model import batches, export, objectives, train  # noqa: E402
 from xlatent.model.autoencoder import Autoencoder  # noqa: E402
 from xlatent.model.preset import Network, Preset, Training, load_preset  # noqa: E402
 from xlatent.workflows.simulate import simulate  # noqa: E402
@@ -78,6 +78,28 @@ def test_the_exported_bundle_agrees_and_embeds(tmp_path, name):
     spectra = [ogip_spectrum.read(path) for path in simulate(2, 3, tmp_path / "sim")]
     table = load_model(folder).embed(spectra)
     assert np.isfinite(table.z).all() and np.isfinite(table.z_err).all() and len(table) == 2
+
+
+def test_a_decoder_that_runs_away_is_called_back():
+    # Beyond its bounds a decoded spectrum does not change any more, and no other part of the loss sees it.
+    preset, grid = tiny("response-aware"), ModelGrid()
+    torch.manual_seed(0)
+    model = Autoencoder(preset, grid)
+    energy = torch.as_tensor(grid.energy, dtype=torch.float32)
+    photons, views = next(batches.simulated_batches(grid, preset.training, 0, 0, energy))
+
+    def beyond():
+        return objectives.poisson_loss(model, grid, photons, views, preset.training, 0.4, noise)[1]["beyond"]
+
+    noise = torch.randn(2 * len(photons), 8, generator=torch.Generator().manual_seed(1))
+    assert beyond() == 0.0
+    with torch.no_grad():
+        model.decoder.leave.weight.mul_(1e4)
+    far = beyond()
+    assert far > 10.0
+    far.backward()
+    slope = model.decoder.leave.weight.grad
+    assert torch.sum(slope * model.decoder.leave.weight) > 0.0  # smaller weights bring it back
 
 
 def test_mistakes_are_said_in_words(tmp_path):

@@ -142,10 +142,14 @@ class Decoder(nn.Module):
 
     def forward(self, z: Float[Tensor, "batch latents"]) -> Float[Tensor, "batch energy"]:
         """Return ln(photons per bin)."""
+        return self.normalised(self.unbounded(z))
+
+    def unbounded(self, z: Float[Tensor, "batch latents"]) -> Float[Tensor, "batch energy"]:
+        """Return ln(photons per bin) of any norm, as the layers give it: beyond ±60 nothing of it is used."""
         h = self.enter(z)
         for widen, narrow in self._blocks():
             h = h + narrow(nn.functional.silu(widen(h)))
-        return self._normalised(self.leave(h) + self.reference)
+        return self.leave(h) + self.reference
 
     def with_slopes(
         self, z: Float[Tensor, "batch latents"], directions: Float[Tensor, "k latents"]
@@ -159,7 +163,7 @@ class Decoder(nn.Module):
             slope = gate * (1.0 + a * (1.0 - gate))
             h = h + narrow(a * gate)
             tangent = tangent + (slope[:, None] * (tangent @ widen.weight.T)) @ narrow.weight.T
-        log_flux = self._normalised(self.leave(h) + self.reference)
+        log_flux = self.normalised(self.leave(h) + self.reference)
         tangent = tangent @ self.leave.weight.T
         mean = (torch.exp(log_flux) * self.band)[:, None] * tangent
         return log_flux, (tangent - mean.sum(dim=2, keepdim=True)).transpose(1, 2)
@@ -167,7 +171,8 @@ class Decoder(nn.Module):
     def _blocks(self) -> Iterator[tuple[nn.Linear, nn.Linear]]:
         yield from zip(self.widen, self.narrow, strict=True)
 
-    def _normalised(self, log_flux: Tensor) -> Tensor:
+    def normalised(self, log_flux: Tensor) -> Tensor:
+        """Bring ln(photons per bin) to one photon in 0.5-8 keV."""
         log_flux = log_flux.clamp(-60.0, 60.0)
         return log_flux - torch.log((torch.exp(log_flux) * self.band).sum(dim=1, keepdim=True))
 

@@ -22,6 +22,7 @@ COLOUR_BAND_EDGES = np.geomspace(
     0.5, 8.0, 13
 )  # keV, edges of bands in which draws from the prior must be like the population,
 FAINTEST = 1e-5  # down to this share of all photons
+REACH = 45.0  # of ln(photons per bin); no spectrum of the population needs more
 
 
 def poisson_loss(
@@ -42,7 +43,10 @@ def poisson_loss(
     n = len(views.counts)
     mean, factor, z, encoder_deviance = _sampled(model, views, noise[:n])
     # Draws from the prior go through the decoder beside those from the posterior.
-    decoded, prior_draws = model.decoder(torch.cat([z.detach(), noise[n:]])).split([n, len(noise) - n])
+    unbounded = model.decoder.unbounded(torch.cat([z.detach(), noise[n:]]))
+    decoded, prior_draws = model.decoder.normalised(unbounded).split([n, len(noise) - n])
+    # Where bounds hold back a spectrum no other part of the loss can, and it may run away.
+    beyond = (unbounded.abs() - REACH).clamp(min=0.0).mean()
     truth = views.source + views.background
     bright = views.source.sum(dim=1) > BRIGHT
     taught = torch.where(bright[:, None], truth, views.counts)
@@ -64,6 +68,7 @@ def poisson_loss(
         + training.spread_weight * empty
         + training.pair_weight * pair.mean()
         + training.prior_weight * apart
+        + beyond
     )
     with torch.no_grad():
         remaining = torch.linalg.eigvalsh((factor[bright] @ factor[bright].transpose(1, 2)).mean(dim=0).cpu())
@@ -74,6 +79,7 @@ def poisson_loss(
         "pair": pair.mean(),
         "collapse": empty,
         "prior": apart,
+        "beyond": beyond,
         "active": (remaining < 0.5).sum(),
     }
 
