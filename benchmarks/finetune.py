@@ -188,7 +188,7 @@ def report(given: argparse.Namespace, folder: Path) -> str:
         build(folder / "store", given.n)
     xlatent("train", "--preset", "response-aware", "--from", given.model, "--data", folder / "store",
             "--output", folder / "run", "--minutes", given.minutes, "--threads", 1)  # fmt: skip
-    xlatent("export", folder / "run", "--output", folder / "bundle", "--name", "fine-tuned")
+    xlatent("export", folder / "run", "--output", folder / "bundle", "--name", "fine-tuned", "--proposal", "0")
     lines = [json.loads(line) for line in (folder / "run" / "log.jsonl").read_text().splitlines()]
     held_out = next(line["held_out"] for line in reversed(lines) if "end" in line.get("held_out", {}))
 

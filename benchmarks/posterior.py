@@ -33,6 +33,7 @@ from xlatent.infer.sample import sample
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "spectra"
 LEVELS = (0.16, 0.5, 0.84)
 ASKED = 0.1  # of the posterior's standard deviation
+ASKED_MS = 50.0
 # Draws enough that their own noise, 1.5 / sqrt(n) at the outer quantiles, stays well below what is asked.
 DRAWS = 10_000
 WALKERS, STEPS, BURN_IN, THIN = 64, 6000, 1000, 5
@@ -72,15 +73,19 @@ def run(
     worst = max(row["exact"] for row in found)
     inside = sum(row["exact"] < ASKED for row in found)
     ess = min(row["ess"] for row in found)
+    milliseconds = 1e3 * float(np.median([row["seconds"] for row in found]))
     return {
         "targets": [
             [f"largest difference of flux quantiles from a long chain, {len(found)} real spectra", f"≤ {ASKED} σ",
              f"{worst:.3f} σ ({inside} of {len(found)} within)", worst <= ASKED],
+            ["time for the draws of a table, median", f"≤ {ASKED_MS:.0f} ms", f"{milliseconds:.0f} ms",
+             milliseconds <= ASKED_MS],
         ],
         "tables": [
             f"Quantiles (16, 50, 84 %) of ln(flux) in {len(FLUX_BANDS)} bands against a chain of {WALKERS} walkers "
             f"and {STEPS:,} steps: largest difference in posterior standard deviations of {DRAWS:,} exact draws "
-            "and of the Gaussian at the mode. The chain's own error is half the difference between its halves. "
+            "(\"exact\"), of the 1,000 that a table is made of, and of the Gaussian at the mode. "
+            "The chain's own error is half the difference between its halves. "
             f"Smallest effective number of draws {ess:,.0f}.\n\n" + _table(found)
         ],
         "spectra": found,
@@ -98,9 +103,9 @@ def compare(name: str, source: Source) -> dict[str, Any]:
     observation = prepare(spectrum, model.projector)
     refined, proposed = (model._posterior([observation], exact) for exact in (True, False))
     began = time.perf_counter()
-    sample(model._decoder, [observation], refined)
+    usual, ess = sample(model._decoder, [observation], refined, learnt=model._proposal)
     seconds = time.perf_counter() - began
-    draws, ess = sample(model._decoder, [observation], refined, DRAWS)
+    draws, _ = sample(model._decoder, [observation], refined, DRAWS, model._proposal)
     chain, autocorrelation = long_chain(model, observation, posterior_draws(without_errors(proposed), WALKERS).theta[0])
     halves = [log_fluxes(model, half.reshape(-1, half.shape[-1])) for half in np.array_split(chain, 2)]
     whole = np.concatenate(halves)
@@ -114,6 +119,7 @@ def compare(name: str, source: Source) -> dict[str, Any]:
         "name": source.name,
         "counts": float(observation.n_on.sum()),
         "exact": apart(log_fluxes(model, draws[0]), wanted),
+        "usual": apart(log_fluxes(model, usual[0]), wanted),
         "gaussian": apart(log_fluxes(model, posterior_draws(without_errors(refined), DRAWS).theta[0]), wanted),
         "chain": 0.5 * apart(halves[0], np.quantile(halves[1], LEVELS, axis=0)),
         "autocorrelation": autocorrelation,
@@ -161,6 +167,7 @@ def _table(found: list[dict[str, Any]]) -> str:
         "spectrum",
         "counts",
         "exact",
+        "1,000 draws",
         "Gaussian",
         "chain's own",
         "autocorrelation (steps)",
@@ -169,10 +176,10 @@ def _table(found: list[dict[str, Any]]) -> str:
     ]
     lines = [head, ["---", *["---:"] * (len(head) - 1)]]
     for row in found:
-        numbers = (f"{row[key]:.3f}" for key in ("exact", "gaussian", "chain"))
+        numbers = (f"{row[key]:.3f}" for key in ("exact", "usual", "gaussian", "chain"))
         lines.append([
             row["name"], f"{row['counts']:,.0f}", *numbers, f"{row['autocorrelation']:.0f}", f"{row['ess']:,.0f}",
-            f"{row['seconds']:.1f}",
+            f"{row['seconds']:.3f}",
         ])  # fmt: skip
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -83,7 +83,7 @@ def _ranks(
     rng = np.random.default_rng([SEED, first])
     observations = [prepare(s, model.projector) for s in spectra]
     posterior = model._posterior(observations, True)
-    exact, effective = sample(model._decoder, observations, posterior)
+    exact, effective = sample(model._decoder, observations, posterior, learnt=model._proposal)
     expected = np.column_stack([z, *_quantities(truth, model.grid).values()])
     both = []
     for draws in (_gaussian(rng, posterior), exact):

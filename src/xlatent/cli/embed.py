@@ -47,7 +47,7 @@ def embed(
     refine: Annotated[bool, typer.Option(help="Go on from the encoder's proposal to the exact posterior.")] = True,
     posterior: Annotated[
         PosteriorKind,
-        typer.Option(help="Normal distribution at the mode, or draws from the exact one (a second a spectrum)."),
+        typer.Option(help="Normal distribution at the mode, or draws from the exact one, many times slower."),
     ] = PosteriorKind.GAUSSIAN,
     model: ModelOption = None,
     workers: WorkersOption = 1,

@@ -23,7 +23,7 @@ def show(
     rmf: OneRmfOption = None,
     background: OneBackgroundOption = None,
     posterior: Annotated[
-        PosteriorKind, typer.Option(help="Normal distribution at the mode, or draws from the exact one (a second).")
+        PosteriorKind, typer.Option(help="Normal distribution at the mode, or draws from the exact one.")
     ] = PosteriorKind.GAUSSIAN,
     model: ModelOption = None,
 ) -> None:

@@ -24,10 +24,11 @@ from xlatent.infer.decoder_errors import FILE, ModelErrors
 from xlatent.infer.flags import row_flags
 from xlatent.infer.observation import Observation, encode, prepare
 from xlatent.infer.posterior import Posterior
+from xlatent.infer.proposal import PROPOSAL
 from xlatent.infer.quantities import Draws, drawn_fluxes, posterior_draws, quantiles, quantities, uncovered
 from xlatent.infer.reconstruction import Reconstruction
 from xlatent.infer.refine import Decoder, Proposal, RefinedFits, refine
-from xlatent.infer.sample import sample, with_moments_of
+from xlatent.infer.sample import FEW_DRAWS, sample, with_moments_of
 
 if TYPE_CHECKING:
     from xlatent.infer.photometry_sampler import PriorSampler
@@ -71,8 +72,8 @@ def load_model(name: str | Path = DEFAULT_MODEL, *, threads: int = 0) -> "Latent
         return onnxruntime.InferenceSession(folder / file, options, providers=["CPUExecutionProvider"])
 
     errors = ModelErrors.load(folder / FILE) if FILE in info.files else None
-    fluxes = session(FLUXES) if FLUXES in info.files else None
-    return LatentModel(info, session("encoder.onnx"), session("decoder.onnx"), errors, fluxes)
+    fluxes, proposal = (session(file) if file in info.files else None for file in (FLUXES, PROPOSAL))
+    return LatentModel(info, session("encoder.onnx"), session("decoder.onnx"), errors, fluxes, proposal)
 
 
 class LatentModel:
@@ -86,6 +87,8 @@ class LatentModel:
         Of the decoder, where they are known.
     fluxes : onnxruntime.InferenceSession, optional
         Of ``fluxes.onnx``; without it draws are decoded for their fluxes.
+    proposal : onnxruntime.InferenceSession, optional
+        Of ``proposal.onnx``; without it draws from exact posteriors take longer.
 
     Attributes
     ----------
@@ -104,6 +107,7 @@ class LatentModel:
         decoder: onnxruntime.InferenceSession,
         errors: ModelErrors | None = None,
         fluxes: onnxruntime.InferenceSession | None = None,
+        proposal: onnxruntime.InferenceSession | None = None,
     ) -> None:
         self.info = info
         self.errors = errors
@@ -112,6 +116,7 @@ class LatentModel:
         self._encoder = encoder
         self._decoder = Decoder(decoder)
         self._fluxes = fluxes
+        self._proposal = proposal
 
     def __repr__(self) -> str:
         """Name, size and hash."""
@@ -147,8 +152,9 @@ class LatentModel:
             Maximise the exact posterior from the encoder's proposal on (the default), or keep the proposal.
         posterior : str
             ``"gaussian"``: mode and covariance of a normal distribution, limits of quantities from draws with heavier
-            tails. ``"exact"``: draws from the posterior itself, about a second a spectrum; latents and their covariance
-            are those of the draws.
+            tails. ``"exact"``: draws from the posterior itself, in tens of milliseconds a spectrum where the model has
+            a learnt proposal, and several times as long without; latents and their covariance are those of the draws.
+            Where these are few, the flag ``low_ess`` says so.
         progress : callable, optional
             Called with the number of spectra finished since the last call.
 
@@ -347,7 +353,7 @@ class LatentModel:
         """
         if kind == "gaussian":
             return fitted, posterior_draws(fitted), np.full(len(observations), np.nan), None
-        exact, ess = sample(self._decoder, observations, fitted)
+        exact, ess = sample(self._decoder, observations, fitted, learnt=self._proposal)
         fitted = with_moments_of(fitted, exact)
         return fitted, posterior_draws(fitted, exact=exact), ess, exact
 
@@ -396,6 +402,8 @@ class LatentModel:
         flags = []
         for i, (spectrum, observation) in enumerate(zip(spectra, observations, strict=True)):
             raised = [*row_flags(observation, posterior, i, self.info.probabilistic), *spectrum_flags(spectrum)]
+            if ess[i] < FEW_DRAWS:
+                raised.append("low_ess")
             if missing := uncovered(covered[i]):
                 raised.append("band_not_covered")
                 for name in missing:

@@ -15,7 +15,7 @@ from xlatent.infer.observation import Observation
 
 # Width of the prior of ln(amplitude): far wider than any data leave it, it keeps a spectrum without counts finite.
 AMPLITUDE_WIDTH = 3.0
-_COUNT_FLOOR = 1e-12  # counts in every channel, so that no count is impossible
+COUNT_FLOOR = 1e-12  # counts in every channel, so that no count is impossible
 _ITERATIONS = 60
 _PATIENCE = 10  # iterations after which few of a group are left
 _CONVERGED = 1e-2  # by which the statistic may still be above its least value
@@ -224,7 +224,7 @@ def source_counts(
     o: Observation, theta: Float[np.ndarray, "m latents_1"], log_flux: Float[np.ndarray, "m n_energy"]
 ) -> Float[np.ndarray, "m n_selected"]:
     """Compute expected source counts at ``m`` points (z, ln amplitude) from the decoder's ln(photons per bin) there."""
-    return np.exp(log_flux + theta[:, -1:]) @ o.matrix + _COUNT_FLOOR
+    return np.exp(log_flux + theta[:, -1:]) @ o.matrix + COUNT_FLOOR
 
 
 def objective(
@@ -249,14 +249,14 @@ def objective(
         Of the Gaussian prior, independent in each of z and ln amplitude.
     """
     if o.has_background:
-        off, alpha = _averaged_background(o)
+        off, alpha = averaged_background(o)
         statistic = wstat(o.n_on, off, source, alpha).sum(axis=1)
     else:
         statistic = cstat(o.n_on, source).sum(axis=1)
     return statistic + (theta - prior_mean) ** 2 @ precision
 
 
-def _averaged_background(o: Observation) -> tuple[np.ndarray, np.ndarray]:
+def averaged_background(o: Observation) -> tuple[np.ndarray, np.ndarray]:
     """Background counts and scale as if the averaged background had been measured `averaged` times longer."""
     return o.averaged * o.mean_off, o.alpha / o.averaged
 
@@ -343,7 +343,7 @@ class _BatchedFit:
         fixed = not step[:, :-1].any()
         if fixed:
             log_flux = self._log_flux[rows]
-            folded = (self._source[rows] - _COUNT_FLOOR) * np.exp(-self.theta[rows, -1:]).astype(np.float32)
+            folded = (self._source[rows] - COUNT_FLOOR) * np.exp(-self.theta[rows, -1:]).astype(np.float32)
         else:
             log_flux, _ = self.decoder._run(trial[:, :-1], np.empty((0, step.shape[1] - 1)))
             folded = self._fold(rows, np.exp(log_flux)[:, None])[:, 0]
@@ -411,7 +411,7 @@ class _BatchedFit:
             in_channels = np.concatenate([self._relative * self._source[:, None], self._noise[:, None]], axis=1)
             in_bins = self._through(everything, in_channels, self._gather())
             slopes, variance = in_bins[:, :-1], in_bins[:, -2] + in_bins[:, -1]
-            variance += np.float32(_COUNT_FLOOR)
+            variance += np.float32(COUNT_FLOOR)
             found = propagate_decoder_errors(
                 errors, own, changes, slopes, variance, self._precision, statistic - expected, sigma,
             )  # fmt: skip
@@ -460,7 +460,7 @@ class _BatchedFit:
         self, rows: np.ndarray, theta: np.ndarray, folded: Float32[np.ndarray, "m width"]
     ) -> tuple[Float[np.ndarray, " m"], Float32[np.ndarray, "m width"], Float32[np.ndarray, "m width"]]:
         """Compute objective, expected source counts and fitted background, from the counts at amplitude one."""
-        source = folded * np.exp(theta[:, -1:]).astype(np.float32) + np.float32(_COUNT_FLOOR)
+        source = folded * np.exp(theta[:, -1:]).astype(np.float32) + np.float32(COUNT_FLOOR)
         measured = self._n_on[rows], self._off[rows], source, self._alpha[rows]
         behind = wstat_background(*measured)
         statistic = wstat_given_background(*measured, behind).sum(axis=1, dtype=float)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp
+from scipy.special import logsumexp, ndtri
 
+from xlatent.infer.density import ExactDensity
 from xlatent.infer.importance import (
     DOF,
     StudentComponents,
@@ -17,22 +19,18 @@ from xlatent.infer.importance import (
     systematic_indices,
 )
 from xlatent.infer.observation import Observation
-from xlatent.infer.refine import (
-    AMPLITUDE_WIDTH,
-    Decoder,
-    RefinedFits,
-    amplitude_centre,
-    net_counts,
-    objective,
-    source_counts,
-)
+from xlatent.infer.proposal import Frame, TriangularMaps, context
+from xlatent.infer.refine import AMPLITUDE_WIDTH, Decoder, RefinedFits, net_counts
+
+FEW_DRAWS = 200.0
+"""Effective draws below which importance sampling is given up, and below which a table says so."""
 
 _SEED = 20251015
 # Importance sampling: points a round, rounds at most, and components of the proposal besides the prior.
-_POINTS, _ROUNDS, _COMPONENTS = 2000, 12, 8
+_POINTS, _ROUNDS, _COMPONENTS = 1280, 18, 8
+_LEARNT = 0.8  # share of a learnt proposal at first
 _LEAST_PRIOR = 0.03  # share of the proposal that stays with the prior, so that no part of it is forgotten
 _LEAST_SHARE = 0.01  # of any other component, but the largest always stays
-_FEW = 200.0  # effective draws below which importance sampling is given up
 # The ensemble: walkers, steps between two looks at it, looks at most, and autocorrelation times that are long enough.
 _WALKERS, _STEPS, _LOOKS, _LONG_ENOUGH = 64, 250, 16, 50.0
 
@@ -40,7 +38,11 @@ LogDensity = Callable[[np.ndarray], np.ndarray]
 
 
 def sample(
-    decoder: Decoder, observations: list[Observation], posterior: RefinedFits, n_draws: int = 1000
+    decoder: Decoder,
+    observations: list[Observation],
+    posterior: RefinedFits,
+    n_draws: int = 1000,
+    learnt: Any | None = None,
 ) -> tuple[Float[np.ndarray, "n n_draws latents_1"], Float[np.ndarray, " n"]]:
     """Draw (z, ln amplitude) from the exact posterior of each spectrum.
 
@@ -48,10 +50,10 @@ def sample(
     in every call and do not depend on the other spectra. Errors of the decoder are not in them
     (`xlatent.infer.quantities.Draws` adds them).
 
-    Points come from a mixture of Student's t distributions and of the prior with the amplitude that the counts want.
-    It begins around the refined mode and is fitted to the weighted points round by round; every point is weighted with
-    the average of all rounds' mixtures. Where this ends with fewer than 200 effective draws, an ensemble of walkers
-    goes on from the points found.
+    Points come from a mixture of the learnt proposal (`xlatent.infer.proposal`), of Student's t distributions and of
+    the prior with the amplitude that the counts want. Where the points of the first round are too few effective draws,
+    the mixture is fitted to them, weighted, round by round; every point is weighted with the average of all rounds'
+    mixtures. Where this ends with fewer than `FEW_DRAWS`, an ensemble of walkers goes on from the points found.
 
     Parameters
     ----------
@@ -61,6 +63,8 @@ def sample(
         As refined.
     n_draws : int
         Equally weighted draws for each spectrum.
+    learnt : onnxruntime.InferenceSession, optional
+        Of ``proposal.onnx``; without it the first round is drawn around the mode, and more rounds follow.
 
     Returns
     -------
@@ -77,17 +81,19 @@ def sample(
     n, latents_1 = posterior.statistical.shape[:2]
     draws, ess = np.empty((n, n_draws, latents_1)), np.empty(n)
     for i, observation in enumerate(observations):
-        target = _Target(decoder, observation, latents_1 - 1)
+        target = _Target(decoder, observation, posterior, i)
         rng = np.random.default_rng(_SEED)
-        centre = np.append(posterior.z[i], posterior.log_amplitude[i])
-        points, weights = _importance(target, centre, posterior.statistical[i], rng, 2.0 * n_draws)
+        white, log_amplitude, weights = _importance(target, _first(target, learnt), rng, float(n_draws))
         ess[i] = effective_number(weights)
-        if ess[i] >= _FEW:
-            draws[i] = points[systematic_indices(weights, n_draws, rng.random())]
-        else:
+        if ess[i] < FEW_DRAWS:
             spread = normalised_weights(np.log(weights + 1e-300), float(_WALKERS))
-            walkers = points[systematic_indices(spread, _WALKERS, rng.random())]
-            draws[i], ess[i] = _ensemble(target.log_density, walkers, rng, n_draws)
+            walkers = white[systematic_indices(spread, _WALKERS, rng.random())]
+            white, ess[i] = _ensemble(target.log_density, walkers, rng, n_draws)
+            log_amplitude = target(white)[1]
+        else:
+            chosen = systematic_indices(weights, n_draws, rng.random())
+            white, log_amplitude = white[chosen], log_amplitude[chosen]
+        draws[i] = np.column_stack([target.frame.points(white)[:, :-1], log_amplitude])
     return draws, ess
 
 
@@ -100,119 +106,150 @@ def with_moments_of(posterior: RefinedFits, draws: Float[np.ndarray, "n n_draws 
 
 
 class _Target:
-    """The posterior density of one spectrum, and where the counts want the amplitude at a given z."""
+    """The posterior of one spectrum and its prior, in the whitened coordinates of `xlatent.infer.proposal.Frame`."""
 
-    def __init__(self, decoder: Decoder, observation: Observation, latents: int) -> None:
-        self._decoder, self._observation = decoder, observation
-        self._mean = np.append(np.zeros(latents), amplitude_centre(decoder, [observation], latents))
-        self._precision = np.append(np.ones(latents), AMPLITUDE_WIDTH**-2)
+    def __init__(self, decoder: Decoder, observation: Observation, posterior: RefinedFits, i: int) -> None:
+        self.observation = observation
+        self.density = ExactDensity(decoder, observation, posterior.z.shape[1])
+        self.frame = Frame.of(self.density, posterior, i)
+        self.dim = len(self.frame.centre)
         net = net_counts(observation)
         noise = float(np.sum(observation.n_on + observation.alpha**2 * observation.n_off)) + 1.0
         self._ln_net = np.log(net)
-        self.width = min(float(np.sqrt(noise)) / net, AMPLITUDE_WIDTH)
+        self._width = min(float(np.sqrt(noise)) / net, AMPLITUDE_WIDTH)
+        self._log_volume = float(np.log(np.diagonal(self.frame.root)).sum())
 
-    def evaluate(self, theta: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the ln of the density up to a constant, and the wanted ln(amplitude) at the same z."""
-        source = source_counts(self._observation, theta, self._decoder.log_flux(theta[:, :-1]))
-        value = objective(self._observation, theta, source, self._mean, self._precision)
-        return -0.5 * value, theta[:, -1] + self._ln_net - np.log(source.sum(axis=1))
+    def __call__(self, white: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Compute the ln of the density up to a constant, and ln(amplitude)."""
+        return self.density(self.frame.points(white))
 
-    def log_density(self, theta: np.ndarray) -> np.ndarray:
-        return self.evaluate(theta)[0]
+    def log_density(self, white: np.ndarray) -> np.ndarray:
+        return self(white)[0]
 
-    def wanted(self, z: np.ndarray) -> np.ndarray:
-        return self.evaluate(np.column_stack([z, np.full(len(z), self._mean[-1])]))[1]
+    def draw_from_prior(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """Draw z from its prior, and the counts around those found."""
+        log_counts = self._ln_net + self._width * rng.standard_t(DOF, n)
+        return self.frame.whitened(np.column_stack([rng.standard_normal((n, self.dim - 1)), log_counts]))
+
+    def prior_log_density(self, white: np.ndarray) -> np.ndarray:
+        points = self.frame.points(white)
+        gaussian = -0.5 * np.sum(points[:, :-1] ** 2, axis=1) - 0.5 * (self.dim - 1) * np.log(2.0 * np.pi)
+        pull = (points[:, -1] - self._ln_net) / self._width
+        return gaussian + student_log_density(pull**2, 1) - np.log(self._width) + self._log_volume
 
 
 @dataclass(frozen=True, eq=False)
 class _Mixture:
-    """Proposal: Student's t components, and the prior of z with the amplitude that the counts want (last share)."""
+    """Proposal: Student's t components, the prior of z with the counts found, and the learnt one, in this order."""
 
-    shares: Float[np.ndarray, " k_1"]
+    shares: Float[np.ndarray, " k"]
     components: StudentComponents
     target: _Target
+    learnt: TriangularMaps | None
 
     def draw(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        *numbers, of_prior = rng.multinomial(n, self.shares).tolist()
+        """Draw points, of each part as many as its share says."""
+        ends = np.round(n * np.cumsum(self.shares)).astype(int)
+        numbers = np.diff(ends, prepend=0).tolist()
         means, roots = self.components.means, self.components.roots
-        dim = means.shape[1]
         parts = []
-        for number, mean, root in zip(numbers, means, roots, strict=True):
+        for number, mean, root in zip(numbers, means, roots, strict=False):
             stretch = student_stretch(rng, number)
-            parts.append(mean + stretch * (rng.standard_normal((number, dim)) @ root.T))
-        z = rng.standard_normal((of_prior, dim - 1))
-        log_amplitude = self.target.wanted(z) + self.target.width * rng.standard_t(DOF, of_prior)
-        return np.concatenate([*parts, np.column_stack([z, log_amplitude])])
+            parts.append(mean + stretch * (rng.standard_normal((number, self.target.dim)) @ root.T))
+        parts.append(self.target.draw_from_prior(rng, numbers[len(means)]))
+        if self.learnt is not None:
+            parts.append(self.learnt.transform(_even_normals(rng, numbers[-1], self.target.dim))[0])
+        return np.concatenate(parts)
 
-    def log_densities(self, theta: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ln of share times density of each component [k + 1, n], and squared distances from the first k [k, n]."""
-        densities, distance = self.components.log_densities(theta)
-        dim = theta.shape[1]
-        gaussian = -0.5 * np.sum(theta[:, :-1] ** 2, axis=1) - 0.5 * (dim - 1) * np.log(2.0 * np.pi)
-        pull = (theta[:, -1] - wanted) / self.target.width
-        prior = gaussian + student_log_density(pull**2, 1) - np.log(self.target.width)
-        return np.log(self.shares)[:, None] + np.vstack([densities, prior]), distance
+    def log_densities(self, white: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ln of share times density of each part [k, n], and squared distances from Student's components."""
+        densities, distance = self.components.log_densities(white)
+        parts = [*densities, self.target.prior_log_density(white)]
+        if self.learnt is not None:
+            parts.append(self.learnt.log_density(white))
+        return np.log(self.shares)[:, None] + np.vstack(parts), distance
 
-    def fitted(self, theta: np.ndarray, wanted: np.ndarray, weights: np.ndarray) -> "_Mixture":
+    def fitted(self, white: np.ndarray, weights: np.ndarray) -> "_Mixture":
         """One step of expectation and maximisation with weighted points, for t components of fixed tails."""
-        densities, distance = self.log_densities(theta, wanted)
+        densities, distance = self.log_densities(white)
         members = weights * np.exp(densities - logsumexp(densities, axis=0))
         shares = members.sum(axis=1)
-        dim = theta.shape[1]
+        k = len(distance)
         means, roots, kept = [], [], []
         for member, far, root, share in zip(members, distance, self.components.roots, shares, strict=False):
-            if share < min(_LEAST_SHARE, shares[:-1].max()):  # too few points for a covariance
+            if share < min(_LEAST_SHARE, shares[:k].max()):  # too few points for a covariance
                 continue
-            pull = member * (DOF + dim) / (DOF + far)
-            mean = pull @ theta / pull.sum()
-            apart = theta - mean
+            pull = member * (DOF + self.target.dim) / (DOF + far)
+            mean = pull @ white / pull.sum()
+            apart = white - mean
             # A little of the old covariance keeps the new one from collapsing on few points.
             covariance = (apart.T * pull) @ apart / max(share, 1e-6) + 0.03 * root @ root.T
             means.append(mean)
             roots.append(np.linalg.cholesky(covariance))
             kept.append(max(share, _LEAST_SHARE))
-        all_shares = np.array([*kept, max(shares[-1], _LEAST_PRIOR)])
-        return _Mixture(all_shares / all_shares.sum(), StudentComponents(np.array(means), np.array(roots)), self.target)
+        all_shares = np.array([*kept, max(shares[k], _LEAST_PRIOR), *np.maximum(shares[k + 1 :], _LEAST_SHARE)])
+        components = StudentComponents(np.array(means), np.array(roots))
+        return replace(self, shares=all_shares / all_shares.sum(), components=components)
+
+
+def _even_normals(rng: np.random.Generator, n: int, dim: int) -> Float[np.ndarray, "n dim"]:
+    """Draw normal variates, in each coordinate one from each n-th of its distribution (McKay et al. 1979)."""
+    places = rng.permuted(np.tile(np.arange(n), (dim, 1)), axis=1).T
+    return ndtri((places + rng.random((n, dim))) / n)
+
+
+def _first(target: _Target, learnt: Any | None) -> _Mixture:
+    """Begin with the learnt proposal, where there is one, and around the mode."""
+    unit = np.eye(target.dim)
+    components = StudentComponents(np.zeros((2, target.dim)), np.stack([unit, 1.7 * unit]))
+    around = np.array([0.4, 0.3, 0.3])
+    if learnt is None:
+        return _Mixture(around, components, target, None)
+    described = context(target.frame, target.density, target.observation)
+    [coefficients] = learnt.run(["coefficients"], {"context": described[None]})
+    shares = np.append((1.0 - _LEARNT) * around, _LEARNT)
+    return _Mixture(shares, components, target, TriangularMaps(coefficients[0], target.dim))
 
 
 def _importance(
-    target: _Target, centre: np.ndarray, covariance: np.ndarray, rng: np.random.Generator, wanted_ess: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Points and their normalised weights, from rounds that end when the effective number is reached."""
-    root = np.linalg.cholesky(covariance)
-    components = StudentComponents(np.stack([centre] * 2), np.stack([root, 1.7 * root]))
-    proposal = _Mixture(np.array([0.4, 0.3, 0.3]), components, target)
-    theta, value, wanted = np.empty((0, len(centre))), np.empty(0), np.empty(0)
+    target: _Target, proposal: _Mixture, rng: np.random.Generator, wanted_ess: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points, their ln(amplitude) and normalised weights, from rounds that end when these are effective enough."""
+    white, value, log_amplitude = np.empty((0, target.dim)), np.empty(0), np.empty(0)
     proposals: list[_Mixture] = []
     density = np.empty(0)  # ln of the sum of all rounds' proposals at every point
     for turn in range(_ROUNDS):
         fresh = proposal.draw(rng, _POINTS)
-        fresh_value, fresh_wanted = target.evaluate(fresh)
-        earlier = [logsumexp(p.log_densities(fresh, fresh_wanted)[0], axis=0) for p in proposals]
-        fresh_density = logsumexp(earlier, axis=0) if earlier else np.full(_POINTS, -np.inf)
-        theta = np.concatenate([theta, fresh])
-        value, wanted = np.append(value, fresh_value), np.append(wanted, fresh_wanted)
+        fresh_value, fresh_amplitude = target(fresh)
+        earlier = [logsumexp(p.log_densities(fresh)[0], axis=0) for p in proposals]
+        fresh_density = logsumexp(earlier, axis=0) if earlier else np.full(len(fresh), -np.inf)
+        white = np.concatenate([white, fresh])
+        value, log_amplitude = np.append(value, fresh_value), np.append(log_amplitude, fresh_amplitude)
         density = np.append(density, fresh_density)
-        density = np.logaddexp(density, logsumexp(proposal.log_densities(theta, wanted)[0], axis=0))
+        density = np.logaddexp(density, logsumexp(proposal.log_densities(white)[0], axis=0))
         proposals.append(proposal)
         log_weights = value - density
         weights = normalised_weights(log_weights)
         if effective_number(weights) >= wanted_ess:
             break
-        tempered = normalised_weights(log_weights, _FEW)
+        tempered = normalised_weights(log_weights, FEW_DRAWS)
         first = turn == 0
-        proposal = _scattered(theta, tempered, rng, target) if first else proposal.fitted(theta, wanted, tempered)
-    return theta, weights
+        proposal = _scattered(proposal, white, tempered, rng) if first else proposal.fitted(white, tempered)
+    return white, log_amplitude, weights
 
 
-def _scattered(theta: np.ndarray, weights: np.ndarray, rng: np.random.Generator, target: _Target) -> _Mixture:
+def _scattered(proposal: _Mixture, white: np.ndarray, weights: np.ndarray, rng: np.random.Generator) -> _Mixture:
     """Equal components between the weighted mean and points drawn by weight, for the fit to move apart."""
-    mean = weights @ theta
-    apart = theta - mean
+    mean = weights @ white
+    apart = white - mean
     root = np.linalg.cholesky(0.7 * (apart.T * weights) @ apart)
-    chosen = theta[systematic_indices(weights, _COMPONENTS, rng.random())]
+    chosen = white[systematic_indices(weights, _COMPONENTS, rng.random())]
     shares = np.append(np.full(_COMPONENTS, 0.9 / _COMPONENTS), 0.1)
-    return _Mixture(shares, StudentComponents(0.5 * (chosen + mean), np.stack([root] * _COMPONENTS)), target)
+    if proposal.learnt is not None:
+        shares = np.append(0.5 * shares, 0.5)
+    return replace(
+        proposal, shares=shares, components=StudentComponents(0.5 * (chosen + mean), np.stack([root] * _COMPONENTS))
+    )
 
 
 def _ensemble(

@@ -1,4 +1,4 @@
-"""Making a bundle of a training run: graphs, weights, how far they hold, and fluxes for catalogues."""
+"""Making a bundle of a training run: graphs, weights, how far they hold, fluxes for catalogues, and a proposal."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,12 +16,14 @@ def export_model(
     *,
     name: str,
     distil: int = 0,
+    proposal: int = 100_000,
     progress: Callable[[int, int], None] | None = None,
 ) -> Path:
     """Make a bundle of a training run, which `load_model` takes.
 
-    Beside graphs and weights it holds the errors of the decoder, found in simulated spectra whose truth is known, and
-    a small network for the band fluxes of draws; not where latents are points.
+    Beside graphs and weights it holds the errors of the decoder, found in simulated spectra whose truth is known, a
+    small network for the band fluxes of draws, and one that proposes draws from exact posteriors; not where latents are
+    points.
 
     Parameters
     ----------
@@ -33,8 +35,11 @@ def export_model(
         Name of the model.
     distil : int
         Steps in which a narrow decoder learns to stand for the trained one; 0 for none.
+    proposal : int
+        Spectra from which the proposal of exact draws is learnt, in about ten minutes by default; 0 for none, and
+        exact draws take several times longer.
     progress : callable, optional
-        Called with the steps of the narrow decoder done and their number.
+        Called with the steps of the narrow decoder done and their number, then with the spectra of the proposal.
 
     Returns
     -------
@@ -57,6 +62,7 @@ def export_model(
         from xlatent.model.distil import distil as distil_decoder
         from xlatent.model.export import export
         from xlatent.model.flux_head import export_flux_head
+        from xlatent.model.proposal import add_proposal
 
     output = export(Path(run), Path(output), name=name, training=_TRAINING)
     if distil:
@@ -68,4 +74,6 @@ def export_model(
         export_flux_head(model.decode, model.grid, model.info.latents, output / FLUXES)
         files = model.info.files | {file: sha256(output / file) for file in (FILE, FLUXES)}
         write_info(model.info.model_copy(update={"files": files}), output)
+        if proposal:
+            add_proposal(output, proposal, progress)
     return output

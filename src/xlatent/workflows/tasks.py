@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _FEW, _MANY = 32, 64  # the same of files, whose responses are in memory too
 _FILES_IN_PART = 1024
-_DRAWN, _DRAWN_IN_PART = 8, 64  # spectra of a task with draws from the posterior, a second each
+_DRAWN, _DRAWN_IN_PART = 32, 256  # spectra of a task with draws from the posterior, a tenth of a second each
 
 
 class ShardSlice(NamedTuple):

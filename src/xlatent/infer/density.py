@@ -1,0 +1,89 @@
+"""The exact posterior of one spectrum at many points: what draws are weighted with."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from xlatent.infer.observation import Observation
+from xlatent.infer.refine import AMPLITUDE_WIDTH, COUNT_FLOOR, Decoder, averaged_background, net_counts
+
+_AT_ONCE = 128  # points whose channels fit into a processor's cache
+_SINGLE = 3e5  # counts up to which rounding in single precision stays below a tenth in the ln of the density
+_TINY = 1e-30  # so that the ratio of nothing to nothing is one
+
+
+class ExactDensity:
+    """Density of (z, ln counts) given the counts of one spectrum, "counts" being those expected of the source.
+
+    It is the density of (z, ln amplitude) whose mode refinement finds (`xlatent.infer.refine.objective`), in
+    coordinates that hardly depend on each other: counts fix the sum of the expected ones, whatever the shape of the
+    spectrum is. Of spectra that are not too bright it is computed in single precision.
+
+    Channels without counts lower the likelihood by the source counts expected in them and by nothing else, with and
+    without a background, so that all of them take part as one.
+
+    Parameters
+    ----------
+    decoder : Decoder
+    observation : Observation
+    latents : int
+    """
+
+    def __init__(self, decoder: Decoder, observation: Observation, latents: int) -> None:
+        o = observation
+        self._decoder = decoder
+        seen = np.flatnonzero(o.n_on > 0)
+        kind: Any = np.float32 if o.n_on.sum() < _SINGLE else np.float64
+        self.area = o.area.sum(axis=1, dtype=kind) * kind(o.exposure)
+        self._area = np.column_stack([o.area[:, seen] * kind(o.exposure), self.area])
+        self._n_on = o.n_on[seen].astype(kind)
+        self._off: Any = None
+        self._alpha: Any = None
+        if o.has_background:
+            off, alpha = averaged_background(o)
+            self._off, self._alpha = off[seen].astype(kind), alpha[seen].astype(kind)
+        typical = np.exp(decoder.log_flux(np.zeros((1, latents)))[0])
+        self._amplitude_centre = np.log(net_counts(o) / float(typical @ self.area))
+
+    def __call__(
+        self, points: Float[np.ndarray, "m latents_1"]
+    ) -> tuple[Float[np.ndarray, " m"], Float[np.ndarray, " m"]]:
+        """Compute the ln of the density up to a constant, and ln(amplitude).
+
+        Parameters
+        ----------
+        points : array [m, latents + 1]
+            z, and the ln of the expected source counts.
+
+        Returns
+        -------
+        log_density, log_amplitude : arrays [m]
+        """
+        log_density, log_amplitude = np.empty(len(points)), np.empty(len(points))
+        for begin in range(0, len(points), _AT_ONCE):
+            now = slice(begin, begin + _AT_ONCE)
+            z, log_counts = points[now, :-1], points[now, -1]
+            log_flux, _ = self._decoder._run(z, np.empty((0, z.shape[1])))
+            folded = np.exp(log_flux, dtype=self._area.dtype) @ self._area
+            log_amplitude[now] = log_counts - np.log(folded[:, -1])
+            amplitude = np.exp(log_amplitude[now, None]).astype(folded.dtype)
+            source = folded[:, :-1] * amplitude + COUNT_FLOOR
+            prior = np.sum(z**2, axis=1) + ((log_amplitude[now] - self._amplitude_centre) / AMPLITUDE_WIDTH) ** 2
+            log_density[now] = self._log_likelihood(source) - np.exp(log_counts) - 0.5 * prior
+        return log_density, log_amplitude
+
+    def _log_likelihood(self, source: Float[np.ndarray, "m n_seen"]) -> Float[np.ndarray, " m"]:
+        """Half the statistic, its sign turned, of the channels with counts, but for the source's own counts."""
+        n_on, off, alpha = self._n_on, self._off, self._alpha
+        if off is None:
+            return np.sum(n_on * np.log(source / n_on), axis=1, dtype=float)
+        # The background that is most likely, as in xlatent.core.statistics.wstat_background.
+        twice = 2.0 * alpha * (1.0 + alpha)
+        c = alpha * (n_on + off) - (1.0 + alpha) * source
+        root = np.abs(c) + np.sqrt(c * c + (2.0 * twice * off) * source)
+        with np.errstate(divide="ignore", invalid="ignore"):  # channels that no background belongs to
+            background = np.where(c >= 0, root / twice, (2.0 * off) * source / root)
+        value = n_on * np.log((source + alpha * background) / n_on)
+        value += off * np.log((background + _TINY) / (off + _TINY)) - (1.0 + alpha) * background
+        return np.sum(value, axis=1, dtype=float)
