@@ -4,6 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from xlatent.core.spectrum import Spectrum
 from xlatent.core.statistics import cstat, wstat
@@ -156,6 +158,40 @@ def test_a_fit_that_ends_in_the_wrong_place_starts_again(model, response):
     statistic, expected, sigma = once.statistic(np.arange(16))
     wrong_at_first = (statistic - expected) / sigma > 5.0
     assert wrong_at_first.any() and np.sum(wrong) <= 0.5 * np.sum(wrong_at_first)
+
+
+def test_the_lowest_place_is_found(model, response):
+    # Of fits that start at the truth some end lower than those from the encoder; with other starts hardly any.
+    rng = np.random.default_rng(12)
+    truths = rng.standard_normal((160, 8))
+    observations = [observed(model, response, rng, z, 10 ** rng.uniform(4.0, 5.3), 100.0)[0] for z in truths]
+    found = run(model, observations)
+    assert np.sum((found.statistic - found.expected) / found.sigma > 3.0) <= 2
+
+
+def test_starts_are_the_draws_that_explain_the_counts(model, response):
+    rng = np.random.default_rng(13)
+    bank = model._decoder.prior_spectra
+    z = bank.z[[5, 77]]
+    observations = [observed(model, response, rng, one, 20000.0, 500.0)[0] for one in z]
+    np.testing.assert_array_equal(bank.likeliest(observations, 3)[:, 0], z)
+
+
+@given(seed=st.integers(0, 2**32 - 1), counts=st.floats(0.0, 8.0), reach=st.floats(0.1, 6.0))
+@settings(deadline=None, max_examples=40, derandomize=True)
+@example(seed=0, counts=8.0, reach=6.0)
+def test_the_covariance_is_positive_and_narrower_than_the_prior(model, response, seed, counts, reach):
+    # Wherever a fit may end: sums in single precision lose the prior's share of 1 beside 10^7 counts.
+    rng = np.random.default_rng(seed)
+    observation, _ = observed(model, response, rng, rng.standard_normal(8), 10.0**counts)
+    fits = refinement._BatchedFit(model._decoder, [observation], reach * rng.standard_normal((1, 8)), False)
+    rows = np.arange(1)
+    fits._relative[0, 3] = 1e-6 * fits._relative[0, 3]  # a direction that the counts do not see
+    found = fits.posterior(fits.statistic(rows), None, model.errors)
+    for covariance in (found.statistical[0], found.covariance[0]):
+        assert np.linalg.eigvalsh(covariance)[0] > 0.0
+        np.linalg.cholesky(covariance)
+    assert np.linalg.eigvalsh(found.statistical[0, :8, :8])[-1] < 1.0 + 1e-9
 
 
 def test_without_counts_the_prior_comes_back(model, response):

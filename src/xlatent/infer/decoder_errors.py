@@ -153,7 +153,8 @@ def propagate_decoder_errors(
     Moved
     """
     whitened = (slopes / variance[:, None]).transpose(0, 2, 1)
-    information = (slopes @ whitened).astype(np.float64)
+    exact = slopes.astype(np.float64)  # single precision rounds off the prior's share in bright spectra
+    information = (exact / variance[:, None]) @ exact.transpose(0, 2, 1)
     cross = (changes @ whitened).transpose(0, 2, 1).astype(np.float64)
     fitted = np.linalg.inv(information + np.diag(precision))
     shift = fitted @ cross

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ from xlatent.core.statistics import cstat, wstat, wstat_background, wstat_given_
 from xlatent.infer.decoder_errors import ModelErrors, propagate_decoder_errors, weight
 from xlatent.infer.expected import expected_statistic
 from xlatent.infer.observation import Observation
+from xlatent.infer.starts import PriorSpectra
 
 # Width of the prior of ln(amplitude): far wider than any data leave it, it keeps a spectrum without counts finite.
 AMPLITUDE_WIDTH = 3.0
@@ -20,7 +22,9 @@ _ITERATIONS = 60
 _PATIENCE = 10  # iterations after which few of a group are left
 _CONVERGED = 1e-2  # by which the statistic may still be above its least value
 _JACOBIAN_RADIUS = 0.3  # standard deviations, within which a Jacobian is taken to hold
-_RESTART_SIGMA = 3.0  # standard deviations of the statistic above its expected value, at which other starts are tried
+# Standard deviations of the statistic above its expected value at which other starts are tried, and how many: a few for
+# those that chance alone puts there, more for those that stay where chance seldom puts one.
+_RESTARTS = ((2.0, 2), (3.0, 10))
 _MAX_DAMPING = 1e6  # damping at which no step helps
 
 
@@ -85,6 +89,11 @@ class Decoder:
         """Return ln(photons per bin) alone."""
         return self._run(z, np.empty((0, z.shape[1])))[0].astype(np.float64)
 
+    @cached_property
+    def prior_spectra(self) -> PriorSpectra:
+        """Spectra of the prior, from which fits may start; drawn for the first spectrum that is fitted poorly."""
+        return PriorSpectra.draw(self.log_flux, self._session.get_inputs()[0].shape[1])
+
     def _run(self, z: np.ndarray, directions: np.ndarray) -> list[np.ndarray]:
         inputs = {"z": z.astype(np.float32), "directions": directions.astype(np.float32)}
         return self._session.run(["log_flux", "slopes"], inputs)
@@ -139,14 +148,28 @@ def refine(
     _restart(groups, slow, [fits.theta[rows, :-1] for fits, rows in zip(groups, slow, strict=True)], frozen)
     found = [fits.statistic(np.arange(len(fits.theta))) for fits in groups]
     if not frozen:
-        # A way down may end beside the lowest place; others, from nearer to what is common, seldom end beside it too.
-        poor = [np.flatnonzero(fit[0] - fit[1] > _RESTART_SIGMA * fit[2]) for fit in found]
-        starts = [nearer * p.z[rows] for nearer in (0.5, 0.0) for p, rows in zip(proposals, poor, strict=True)]
-        _restart(2 * groups, 2 * poor, starts, frozen)
-        for fits, fit, rows in zip(groups, found, poor, strict=True):
-            fit[:, rows] = fits.statistic(rows)
+        _start_elsewhere(groups, found)
     for fits, fit, proposal in zip(groups, found, proposals, strict=True):
         yield fits.posterior(fit, proposal.covariance if frozen else None, errors)
+
+
+def _start_elsewhere(groups: list["_BatchedFit"], found: list[Float[np.ndarray, "3 _"]]) -> None:
+    """Fit spectra that are above what is expected again, from the likeliest spectra of the prior on.
+
+    The way down from the encoder's proposal may end beside the lowest place. Ways from elsewhere end there too or not,
+    each by a chance of its own.
+    """
+    tried = 0
+    for sigma, more in _RESTARTS:
+        poor = [np.flatnonzero(fit[0] - fit[1] > sigma * fit[2]) for fit in found]
+        starts = [fits.likeliest_starts(rows, tried + more)[:, tried:] for fits, rows in zip(groups, poor, strict=True)]
+        # Start by start, so that those of one spectrum stand side by side with the same of its neighbours.
+        _restart(
+            more * groups, more * poor, [own[:, rank] for rank in range(more) for own in starts], False, _CONVERGED
+        )
+        for fits, fit, rows in zip(groups, found, poor, strict=True):
+            fit[:, rows] = fits.statistic(rows)
+        tried += more
 
 
 def _restart(
@@ -154,8 +177,9 @@ def _restart(
     chosen: list[Int[np.ndarray, " _"]],
     starts: list[Float[np.ndarray, "_ latents"]],
     frozen: bool,
+    least: float = 0.0,
 ) -> None:
-    """Fit some spectra of each group again from other starts, and keep what is found if it is better."""
+    """Fit some spectra of each group again from other starts, and keep what is better by more than the least."""
     if not sum(map(len, chosen)):
         return
     observations = [fits.observations[i] for fits, rows in zip(groups, chosen, strict=True) for i in rows]
@@ -163,7 +187,7 @@ def _restart(
     _levenberg_marquardt(together, frozen, _ITERATIONS)
     begin = 0
     for fits, rows in zip(groups, chosen, strict=True):
-        fits.accept_improvements(rows, together, begin)
+        fits.accept_improvements(rows, together, begin, least)
         begin += len(rows)
 
 
@@ -179,7 +203,8 @@ def _levenberg_marquardt(fits: "_BatchedFit", frozen: bool, iterations: int) -> 
         more = (damping[active, None] * np.einsum("nii->ni", curvature))[:, :, None] * np.eye(gradient.shape[1])
         step = -np.linalg.solve(curvature + more, gradient[:, :, None])[:, :, 0]
         gain = -np.sum(gradient * step, axis=1)  # twice what the step is expected to gain
-        done = (gain < _CONVERGED) | (damping[active] > _MAX_DAMPING)
+        # Rounding of sums over 10⁷ counts and more may turn a step uphill: then more damping is wanted, not an end.
+        done = (np.abs(gain) < _CONVERGED) | (damping[active] > _MAX_DAMPING)
         # Far from where it was found, the decoder's own Jacobian may say that this is not the end.
         again = active[done & (walked[active] > _JACOBIAN_RADIUS)]
         if len(again):
@@ -324,6 +349,12 @@ class _BatchedFit:
         self._jacobian[rows] = jacobian.transpose(0, 2, 1)
         self._set_slopes(rows)
 
+    def likeliest_starts(self, rows: Int[np.ndarray, " m"], n: int) -> Float[np.ndarray, "m n latents"]:
+        """Find the ``n`` spectra of the prior that the counts of each like best."""
+        if not len(rows):
+            return np.empty((0, n, self.theta.shape[1] - 1))
+        return self.decoder.prior_spectra.likeliest([self.observations[i] for i in rows], n)
+
     def derivatives(
         self, rows: Int[np.ndarray, " m"], free: slice = slice(None)
     ) -> tuple[Float[np.ndarray, "m free"], Float[np.ndarray, "m free free"]]:
@@ -359,10 +390,10 @@ class _BatchedFit:
         self._objective[took], self._log_flux[took] = objective[better], log_flux[better]
         return better
 
-    def accept_improvements(self, rows: Int[np.ndarray, " m"], other: "_BatchedFit", begin: int) -> None:
-        """Take the points of other fits of the same spectra, there from ``begin`` on, where they are better."""
+    def accept_improvements(self, rows: Int[np.ndarray, " m"], other: "_BatchedFit", begin: int, least: float) -> None:
+        """Take the points of other fits of the same spectra, there from ``begin`` on, that are better by the least."""
         theirs = np.arange(begin, begin + len(rows))
-        better = other._objective[theirs] < self._objective[rows]
+        better = other._objective[theirs] < self._objective[rows] - least
         rows, theirs = rows[better], theirs[better]
         width = min(self._n_on.shape[1], other._n_on.shape[1])
         self.theta[rows], self._objective[rows] = other.theta[theirs], other._objective[theirs]
@@ -387,9 +418,11 @@ class _BatchedFit:
         n, latents = len(self.theta), self.theta.shape[1] - 1
         everything = np.arange(n)
         statistic, expected, sigma = fit
-        information = self.derivatives(everything)[1] - np.diag(self._precision)  # of the data alone
+        information = self._information()
         if proposal is None:
-            statistical = np.linalg.inv(information + np.diag(self._precision))
+            # By way of its root, so that the inverse has no negative eigenvalue either.
+            root = np.linalg.inv(np.linalg.cholesky(information + np.diag(self._precision)))
+            statistical = root.transpose(0, 2, 1) @ root
         else:
             # The amplitude follows z as the data want: ln a given z has variance 1/I_aa and slope -I_az/I_aa.
             alone = 1.0 / (information[:, -1, -1] + self._precision[-1])
@@ -420,6 +453,16 @@ class _BatchedFit:
             self.theta[:, :-1].copy(), self.theta[:, -1].copy(), statistical, statistic, expected, sigma, shifts,
             shapes, excess, self._log_flux, self._jacobian,
         )  # fmt: skip
+
+    def _information(self) -> Float[np.ndarray, "n latents_1 latents_1"]:
+        """Compute what the counts alone say of z and ln amplitude, as the inverse of a covariance.
+
+        In double precision: rounding single sums of 10⁷ adds or takes more than the prior's one, and with it the
+        information of a direction that the counts do not see.
+        """
+        relative, source = self._relative.astype(np.float64), self._source.astype(np.float64)
+        weighted = relative * (source**2 / (source + self._noise))[:, None]
+        return weighted @ relative.transpose(0, 2, 1)
 
     def _gather(self) -> list[Float32[np.ndarray, "width n_chan"]]:
         """Make matrices from padded channels to detector bins, one for each response."""
