@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp, ndtri
+from scipy.special import ndtri
 
 from xlatent.infer.density import ExactDensity
 from xlatent.infer.importance import (
@@ -28,6 +28,8 @@ FEW_DRAWS = 200.0
 _SEED = 20251015
 # Importance sampling: points a round, rounds at most, and components of the proposal besides the prior.
 _POINTS, _ROUNDS, _COMPONENTS = 1280, 18, 8
+_EFFICIENT = 0.5  # effective draws that a point of a fitted proposal is expected to be worth
+_FITTED_AT_FIRST = 2  # steps of the fit after the first round; more follow its few points too closely
 _LEARNT = 0.8  # share of a learnt proposal at first
 _LEAST_PRIOR = 0.03  # share of the proposal that stays with the prior, so that no part of it is forgotten
 _LEAST_SHARE = 0.01  # of any other component, but the largest always stays
@@ -161,18 +163,28 @@ class _Mixture:
             parts.append(self.learnt.transform(_even_normals(rng, numbers[-1], self.target.dim))[0])
         return np.concatenate(parts)
 
-    def log_densities(self, white: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ln of share times density of each part [k, n], and squared distances from Student's components."""
-        densities, distance = self.components.log_densities(white)
-        parts = [*densities, self.target.prior_log_density(white)]
+    def fixed_log_densities(self, white: np.ndarray) -> np.ndarray:
+        """Ln of the densities of the prior and of the learnt proposal, which no fit changes."""
+        parts = [self.target.prior_log_density(white)]
         if self.learnt is not None:
             parts.append(self.learnt.log_density(white))
-        return np.log(self.shares)[:, None] + np.vstack(parts), distance
+        return np.stack(parts)
 
-    def fitted(self, white: np.ndarray, weights: np.ndarray) -> "_Mixture":
+    def log_densities(self, white: np.ndarray, fixed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ln of share times density of each part [k, n], and squared distances from Student's components."""
+        densities, distance = self.components.log_densities(white)
+        return np.log(self.shares)[:, None] + np.vstack([densities, fixed]), distance
+
+    def log_density(self, white: np.ndarray, fixed: np.ndarray) -> np.ndarray:
+        densities, _ = self.log_densities(white, fixed)
+        largest = densities.max(axis=0)
+        return np.log(np.exp(densities - largest).sum(axis=0)) + largest
+
+    def fitted(self, white: np.ndarray, fixed: np.ndarray, weights: np.ndarray) -> "_Mixture":
         """One step of expectation and maximisation with weighted points, for t components of fixed tails."""
-        densities, distance = self.log_densities(white)
-        members = weights * np.exp(densities - logsumexp(densities, axis=0))
+        densities, distance = self.log_densities(white, fixed)
+        members = np.exp(densities - densities.max(axis=0))
+        members *= weights / members.sum(axis=0)
         shares = members.sum(axis=1)
         k = len(distance)
         means, roots, kept = [], [], []
@@ -216,25 +228,33 @@ def _importance(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points, their ln(amplitude) and normalised weights, from rounds that end when these are effective enough."""
     white, value, log_amplitude = np.empty((0, target.dim)), np.empty(0), np.empty(0)
+    fixed = proposal.fixed_log_densities(white)
     proposals: list[_Mixture] = []
     density = np.empty(0)  # ln of the sum of all rounds' proposals at every point
+    points = _POINTS
     for turn in range(_ROUNDS):
-        fresh = proposal.draw(rng, _POINTS)
+        fresh = proposal.draw(rng, points)
         fresh_value, fresh_amplitude = target(fresh)
-        earlier = [logsumexp(p.log_densities(fresh)[0], axis=0) for p in proposals]
-        fresh_density = logsumexp(earlier, axis=0) if earlier else np.full(len(fresh), -np.inf)
-        white = np.concatenate([white, fresh])
+        fresh_fixed = proposal.fixed_log_densities(fresh)
+        fresh_density = np.full(len(fresh), -np.inf)
+        for earlier in proposals:
+            fresh_density = np.logaddexp(fresh_density, earlier.log_density(fresh, fresh_fixed))
+        white, fixed = np.concatenate([white, fresh]), np.concatenate([fixed, fresh_fixed], axis=1)
         value, log_amplitude = np.append(value, fresh_value), np.append(log_amplitude, fresh_amplitude)
         density = np.append(density, fresh_density)
-        density = np.logaddexp(density, logsumexp(proposal.log_densities(white)[0], axis=0))
+        density = np.logaddexp(density, proposal.log_density(white, fixed))
         proposals.append(proposal)
         log_weights = value - density
         weights = normalised_weights(log_weights)
-        if effective_number(weights) >= wanted_ess:
+        missing = wanted_ess - effective_number(weights)
+        if missing <= 0.0:
             break
+        points = int(np.clip(missing / _EFFICIENT, _POINTS // 4, _POINTS))
         tempered = normalised_weights(log_weights, FEW_DRAWS)
-        first = turn == 0
-        proposal = _scattered(proposal, white, tempered, rng) if first else proposal.fitted(white, tempered)
+        if turn == 0:
+            proposal = _scattered(proposal, white, tempered, rng)
+        for _ in range(_FITTED_AT_FIRST if turn == 0 else 1):
+            proposal = proposal.fitted(white, fixed, tempered)
     return white, log_amplitude, weights
 
 
