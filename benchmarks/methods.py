@@ -260,7 +260,7 @@ def _embed(spectra: list[Spectrum]) -> tuple[np.ndarray, ...]:
     model = loaded["model"]
     observations = [prepare(s, model.projector) for s in spectra]
     amortised, refined = model._posterior(observations, False), model._posterior(observations, True)
-    described, draws, ess = model._draw(observations, refined, "gaussian")
+    described, draws, ess, _ = model._draw(observations, refined, "gaussian")
     columns = model._columns(spectra, observations, described, draws, ess)
     return (
         amortised.z,
