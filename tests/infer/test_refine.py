@@ -174,19 +174,24 @@ def test_starts_are_the_draws_that_explain_the_counts(model, response):
     bank = model._decoder.prior_spectra
     z = bank.z[[5, 77]]
     observations = [observed(model, response, rng, one, 20000.0, 500.0)[0] for one in z]
-    np.testing.assert_array_equal(bank.likeliest(observations, 3)[:, 0], z)
+    starts = bank.likeliest(observations, -z, 40)
+    np.testing.assert_array_equal(starts[:, 0], z)
+    for own, far in zip(starts, z, strict=True):
+        assert np.all(np.linalg.norm(own[1:5] - far, axis=1) > 3.0) and len(np.unique(own, axis=0)) == 40
+    # One that has been tried already is not chosen again.
+    assert not np.any(np.all(bank.likeliest(observations, z, 5) == z[:, None], axis=2))
 
 
 @given(seed=st.integers(0, 2**32 - 1), counts=st.floats(0.0, 8.0), reach=st.floats(0.1, 6.0))
-@settings(deadline=None, max_examples=40, derandomize=True)
+@settings(deadline=None, max_examples=15, derandomize=True)
 @example(seed=0, counts=8.0, reach=6.0)
 def test_the_covariance_is_positive_and_narrower_than_the_prior(model, response, seed, counts, reach):
-    # Wherever a fit may end: sums in single precision lose the prior's share of 1 beside 10^7 counts.
+    # Wherever a fit may end: sums in single precision lose the prior's share of one beside 10^6 counts and more.
+    # In the example they gave an eigenvalue of -5.
     rng = np.random.default_rng(seed)
     observation, _ = observed(model, response, rng, rng.standard_normal(8), 10.0**counts)
     fits = refinement._BatchedFit(model._decoder, [observation], reach * rng.standard_normal((1, 8)), False)
     rows = np.arange(1)
-    fits._relative[0, 3] = 1e-6 * fits._relative[0, 3]  # a direction that the counts do not see
     found = fits.posterior(fits.statistic(rows), None, model.errors)
     for covariance in (found.statistical[0], found.covariance[0]):
         assert np.linalg.eigvalsh(covariance)[0] > 0.0

@@ -350,10 +350,10 @@ class _BatchedFit:
         self._set_slopes(rows)
 
     def likeliest_starts(self, rows: Int[np.ndarray, " m"], n: int) -> Float[np.ndarray, "m n latents"]:
-        """Find the ``n`` spectra of the prior that the counts of each like best."""
+        """Choose ``n`` spectra of the prior for each, far from the present point, that the counts like best."""
         if not len(rows):
             return np.empty((0, n, self.theta.shape[1] - 1))
-        return self.decoder.prior_spectra.likeliest([self.observations[i] for i in rows], n)
+        return self.decoder.prior_spectra.likeliest([self.observations[i] for i in rows], self.theta[rows, :-1], n)
 
     def derivatives(
         self, rows: Int[np.ndarray, " m"], free: slice = slice(None)

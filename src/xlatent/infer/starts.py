@@ -4,12 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Bool, Float, Float32
 
 from xlatent.infer.observation import Observation
 
 _SEED = 20261128
-_DRAWS = 1024  # with eight times as many the first is right in 0.75 instead of 0.65 of the spectra that need one
+_DRAWS = 1024
+_APART = 3.0  # distance in z; two draws of the prior are four apart
 _COUNT_FLOOR = 1e-9  # counts in every detector bin, so that no count is impossible
 
 
@@ -40,19 +41,24 @@ class PriorSpectra:
         z = np.random.default_rng(_SEED).standard_normal((_DRAWS, latents))
         return cls(z, np.exp(log_flux(z)).astype(np.float32))
 
-    def likeliest(self, observations: list[Observation], n: int) -> Float[np.ndarray, "m n latents"]:
-        """Find for each of ``m`` spectra the ``n`` draws with the largest posterior density, the largest first.
+    def likeliest(
+        self, observations: list[Observation], found: Float[np.ndarray, "m latents"], n: int
+    ) -> Float[np.ndarray, "m n latents"]:
+        """Choose for each of ``m`` spectra ``n`` draws, the largest posterior density first, far from where it is.
 
-        Counts are compared in detector bins, with the amplitude that the net counts ask for, the measured background
-        smoothed: near enough to tell the basin of one minimum from that of another.
+        Draws close to a place that was found, or to one another, lead to the same minimum. Counts are compared in
+        detector bins, with the amplitude that the net counts ask for and the measured background smoothed: near enough
+        to tell the basin of one minimum from that of another.
 
         Parameters
         ----------
         observations : list of Observation
+        found : array [m, latents]
+            Where a fit of each has ended.
         n : int
             At most the number of draws.
         """
-        found = np.empty((len(observations), n, self.z.shape[1]))
+        starts = np.empty((len(observations), n, self.z.shape[1]))
         shapes: dict[int, Float32[np.ndarray, "k n_chan"]] = {}
         against = 0.5 * np.sum(self.z**2, axis=1)
         for i, o in enumerate(observations):
@@ -64,5 +70,19 @@ class PriorSpectra:
             net = max(float(counts.sum() - behind.sum()), 1.0)
             expected = np.float32(net) * shapes[id(o.on_grid)] + (behind + _COUNT_FLOOR).astype(np.float32)
             value = np.log(expected) @ counts.astype(np.float32) - against
-            found[i] = self.z[np.argsort(-value)[:n]]
-        return found
+            starts[i] = self.z[self._far_apart(value, found[i], n)]
+        return starts
+
+    def _far_apart(self, value: Float[np.ndarray, " k"], found: Float[np.ndarray, " latents"], n: int) -> list[int]:
+        """Choose draws by falling value, each far from the place found and from those chosen while there are such."""
+        chosen: list[int] = []
+        far = self._far_from(found)
+        for _ in range(n):
+            free = np.where(far, value, -np.inf) if far.any() else value.copy()
+            free[chosen] = -np.inf
+            chosen.append(int(np.argmax(free)))
+            far &= self._far_from(self.z[chosen[-1]])
+        return chosen
+
+    def _far_from(self, place: Float[np.ndarray, " latents"]) -> Bool[np.ndarray, " k"]:
+        return np.sum((self.z - place) ** 2, axis=1) > _APART**2
