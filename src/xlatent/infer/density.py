@@ -10,6 +10,7 @@ from xlatent.infer.refine import AMPLITUDE_WIDTH, COUNT_FLOOR, Decoder, averaged
 
 _AT_ONCE = 128  # points whose channels fit into a processor's cache
 _SINGLE = 3e5  # counts up to which rounding in single precision stays below a tenth in the ln of the density
+_LEAST_SCALE = 1e-6  # of a background, below which it is as good as none
 _TINY = 1e-30  # so that the ratio of nothing to nothing is one
 
 
@@ -38,11 +39,10 @@ class ExactDensity:
         self.area = o.area.sum(axis=1, dtype=kind) * kind(o.exposure)
         self._area = np.column_stack([o.area[:, seen] * kind(o.exposure), self.area])
         self._n_on = o.n_on[seen].astype(kind)
-        self._off: Any = None
-        self._alpha: Any = None
+        self._background = None
         if o.has_background:
-            off, alpha = averaged_background(o)
-            self._off, self._alpha = off[seen].astype(kind), alpha[seen].astype(kind)
+            off, alpha = (part[seen].astype(kind) for part in averaged_background(o))
+            self._background = _Background(self._n_on, off, np.maximum(alpha, kind(_LEAST_SCALE)))
         typical = np.exp(decoder.log_flux(np.zeros((1, latents)))[0])
         self._amplitude_centre = np.log(net_counts(o) / float(typical @ self.area))
 
@@ -75,15 +75,41 @@ class ExactDensity:
 
     def _log_likelihood(self, source: Float[np.ndarray, "m n_seen"]) -> Float[np.ndarray, " m"]:
         """Half the statistic, its sign turned, of the channels with counts, but for the source's own counts."""
-        n_on, off, alpha = self._n_on, self._off, self._alpha
-        if off is None:
-            return np.sum(n_on * np.log(source / n_on), axis=1, dtype=float)
-        # The background that is most likely, as in xlatent.core.statistics.wstat_background.
-        twice = 2.0 * alpha * (1.0 + alpha)
-        c = alpha * (n_on + off) - (1.0 + alpha) * source
-        root = np.abs(c) + np.sqrt(c * c + (2.0 * twice * off) * source)
-        with np.errstate(divide="ignore", invalid="ignore"):  # channels that no background belongs to
-            background = np.where(c >= 0, root / twice, (2.0 * off) * source / root)
-        value = n_on * np.log((source + alpha * background) / n_on)
-        value += off * np.log((background + _TINY) / (off + _TINY)) - (1.0 + alpha) * background
+        if self._background is not None:
+            return self._background.log_likelihood(source)
+        return np.sum(self._n_on * np.log(source / self._n_on), axis=1, dtype=float)
+
+
+class _Background:
+    """The part of the W statistic that a background adds, with what does not change from point to point."""
+
+    def __init__(self, n_on: Any, off: Any, alpha: Any) -> None:
+        self._n_on, self._off, self._alpha = n_on, off, alpha
+        # The background that is most likely is h + (h² + k source)^½ with h = constant - slope source: the larger root
+        # in xlatent.core.statistics.wstat_background.
+        self._constant, self._slope = 0.5 * (n_on + off) / (1.0 + alpha), 0.5 / alpha
+        self._k = off / (alpha * (1.0 + alpha))
+        self._per_on, self._per_off = 1.0 / n_on, 1.0 / (off + _TINY)
+
+    def log_likelihood(self, source: Float[np.ndarray, "m n_seen"]) -> Float[np.ndarray, " m"]:
+        """As `ExactDensity` wants it; in place, as arrays that are written once take longer than their arithmetic."""
+        h = self._constant - self._slope * source
+        product = self._k * source
+        background = h * h
+        background += product
+        np.sqrt(background, out=background)
+        background += np.abs(h)
+        np.divide(product, background, out=background, where=h < 0)  # the same root, without cancellation
+        value = self._alpha * background
+        value += source
+        value *= self._per_on
+        np.log(value, out=value)
+        value *= self._n_on
+        ratio = background + _TINY
+        ratio *= self._per_off
+        np.log(ratio, out=ratio)
+        ratio *= self._off
+        value += ratio
+        background *= 1.0 + self._alpha
+        value -= background
         return np.sum(value, axis=1, dtype=float)
