@@ -60,7 +60,8 @@ def canonical_axes(
         for _ in range(n_batches):
             _, views = next(batches)
             mean, factor = model.encoder(*views.encoder_inputs)
-            learnt = torch.linalg.inv((factor @ factor.mT).double())
+            inverse = torch.linalg.inv(factor.double())  # of the root: its square may be singular
+            learnt = inverse.mT @ inverse
             # The posterior under the whole prior: see xlatent.infer.observation.undo_beta_weighting.
             precision = unit + preset.training.beta_end * (learnt - unit)
             values, vectors = torch.linalg.eigh(precision)

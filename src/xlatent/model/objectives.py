@@ -69,7 +69,7 @@ def poisson_loss(
         + training.spread_weight * empty
         + training.pair_weight * pair.mean()
         + training.prior_weight * apart
-        + training.median_weight * _log_error(decoded, photons).mean()
+        + training.median_weight * (bright * _log_error(decoded, photons)).mean()
         + beyond
     )
     with torch.no_grad():

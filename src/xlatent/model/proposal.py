@@ -151,10 +151,11 @@ def train_proposal(pairs: Pairs, epochs: int = _EPOCHS) -> ProposalNetwork:
             network, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
         )
         optimiser = torch.optim.AdamW(network.parameters(), weight_decay=_DECAY)
-        steps = epochs * (n // _BATCH)
+        batch = min(_BATCH, n)
+        steps = epochs * (n // batch)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, _RATE, steps)
         for _ in range(epochs):
-            for some in torch.randperm(n, generator=generator).split(_BATCH)[: n // _BATCH]:
+            for some in torch.randperm(n, generator=generator).split(batch)[: n // batch]:
                 found = log_density(network(context[some]), draws[some]).clamp(min=_WORST)
                 loss = -_TRUTH * found[:, 0].mean() - (1.0 - _TRUTH) * found[:, 1:].mean()
                 optimiser.zero_grad()

@@ -28,7 +28,7 @@ _PARTICLES = {
 }
 # fmt: on
 _LINE_WIDTH = 0.06  # keV, standard deviation as ACIS sees a line
-# Channels may be wider than detector bins: in this share of the redistributions, from a bin's width to 300 eV.
+# Channels may be wider than detector bins, from a bin's width to 300 eV: in training in this share of redistributions.
 _WIDE_SHARE, _WIDE = 0.2, (0.03, 0.3)
 
 
@@ -76,10 +76,12 @@ class Observatory:
     grid : ModelGrid
     energy : array [n_energy + 1]
         ``grid.energy`` in the array library, precision and device in which to compute.
+    wide_share : float
+        Share of redistributions whose channels are wider than the grid's bins, up to 300 eV.
     """
 
-    def __init__(self, grid: ModelGrid, energy: Any) -> None:
-        self.grid, self.energy = grid, energy
+    def __init__(self, grid: ModelGrid, energy: Any, wide_share: float = _WIDE_SHARE) -> None:
+        self.grid, self.energy, self.wide_share = grid, energy, wide_share
         # Dates and widths of the redistribution are paired at random, once and for all.
         rng, n = np.random.default_rng(14102), 12
         dates = np.linspace(1999.6, 2026.0, n)
@@ -150,7 +152,7 @@ class Observatory:
         together = np.zeros((groups, n, n))
         for one in together:
             target = np.arange(n)
-            if rng.random() < _WIDE_SHARE:
+            if rng.random() < self.wide_share:
                 width = np.exp(rng.uniform(*np.log(_WIDE)))
                 begin = edges[0] - rng.random() * width
                 channel = np.floor((middle - begin) / width)
