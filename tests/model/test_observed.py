@@ -216,9 +216,9 @@ def test_a_step_with_data_is_another_than_one_without(tmp_path, data):
 @pytest.mark.slow
 def test_training_on_them_helps_with_them(tmp_path, data):
     lines = []
-    train.train(tiny(), tmp_path / "run", steps=60, data=data, report=lines.append)
+    train.train(tiny(), tmp_path / "run", steps=200, data=data, report=lines.append)
     found = lines[-1]["held_out"]
-    assert found["better_by"] > 0 and found["share_better"] > 0.6
+    assert found["better_by"] > 2 * found["standard_error"] > 0
 
 
 def test_weights_and_data_make_small_steps(tmp_path, data):
