@@ -207,8 +207,9 @@ def _tables(
     return [
         f"The same {n:,} sources through each camera. Told apart: balanced accuracy with which gradient boosting tells "
         "two cameras from one draw of the latents of each source (0.5: blind), sources being drawn from the model's "
-        "prior. Whitened: mean squared difference of the latents under their summed covariances, of sources of all "
-        "families from AtomDB and XSPEC:\n\n" + table(head, rows),
+        "prior (of others, draws differ where one camera knows less, however right its posteriors). Whitened: mean "
+        "squared difference of the latents under their summed covariances, of sources of all families from AtomDB and "
+        "XSPEC:\n\n" + table(head, rows),
         "The wind nebula of PSR J0855-4644 in three cameras of XMM-Newton:\n\n"
         + table(["pair", "p"], [[pair, f"{p:.2f}"] for pair, p in nebula.items()]),
         "Latents of real ACIS spectra of 100 counts and more, moved by summing channels, in their errors; a latent's "

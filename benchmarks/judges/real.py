@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,22 +37,23 @@ POLISHED = 2  # models that are fitted again, by a method that leaves valleys
 
 
 class Component(NamedTuple):
-    """An additive model of XSPEC with one free parameter besides its norm: name of both, where it starts, its range."""
+    """An additive model of XSPEC with one free parameter besides its norm: name of both, its starts, its range."""
 
     model: str
     parameter: str
-    start: float
+    starts: tuple[float, ...]
     low: float
     high: float
 
 
-POWER_LAW, BLACKBODY = Component("powerlaw", "index", 1.7, -3.0, 10.0), Component("bbody", "kT", 0.5, 0.03, 10.0)
-THERMAL, COOL = Component("bremss", "kT", 5.0, 0.05, 100.0), Component("bremss", "kT", 0.5, 0.05, 100.0)
+POWER_LAW = Component("powerlaw", "index", (1.7,), -3.0, 10.0)
+BLACKBODY = Component("bbody", "kT", (0.2, 1.0), 0.03, 10.0)
+THERMAL, COOL = (Component("bremss", "kT", (start,), 0.05, 100.0) for start in (5.0, 0.5))
 MODELS: dict[str, tuple[Component, ...]] = {
     "power law": (POWER_LAW,),
     "blackbody": (BLACKBODY,),
     "bremsstrahlung": (THERMAL,),
-    "disk": (Component("diskbb", "kT", 1.0, 0.05, 10.0),),
+    "disk": (Component("diskbb", "kT", (1.0,), 0.05, 10.0),),
     "power law + blackbody": (POWER_LAW, BLACKBODY),
     "two bremsstrahlung": (THERMAL, COOL),
 }
@@ -91,12 +93,14 @@ def judge(model: LatentModel, quick: bool = False) -> dict[str, Any]:
 def fit(source: Source) -> Fit:
     """Fit six models under ``tbabs`` (wilm) to the ungrouped channels of 0.5-8 keV, by W or C, and keep the best.
 
-    Levenberg and Marquardt from two columns, then Nelder and Mead from the best of all. Errors are draws from the
+    Levenberg and Marquardt from several places, then Nelder and Mead from the best two. Errors are draws from the
     normal distribution whose covariance is the inverse of the Fisher information, held within the parameters' ranges.
     """
-    logging.getLogger("sherpa").setLevel(logging.CRITICAL)
+    quiet = logging.getLogger("sherpa")
+    quiet.setLevel(logging.CRITICAL)
     from sherpa.astro import ui
 
+    quiet.setLevel(logging.CRITICAL)  # which its import undoes
     ui.clean()
     ui.load_pha(str(source.pha))
     data = ui.get_data()
@@ -110,8 +114,8 @@ def fit(source: Source) -> Fit:
     ui.set_stat("wstat" if data.background_ids else "cstat")
     tried = []
     for name, components in MODELS.items():
-        for column in COLUMNS:
-            sky = _sky(ui, components, column)
+        for starts in product(COLUMNS, *(component.starts for component in components)):
+            sky = _sky(ui, components, starts)
             ui.set_method("levmar")
             ui.fit()
             tried.append((float(ui.calc_stat()), name, [p.val for p in sky.pars]))
@@ -119,32 +123,37 @@ def fit(source: Source) -> Fit:
     ui.set_method("neldermead")
     ends = []
     for _, name, parameters in sorted(best_of.values())[:POLISHED]:
-        sky = _sky(ui, MODELS[name], COLUMNS[0])
+        sky = _sky(ui, MODELS[name], parameters[::2])
         sky.thawedpars = parameters
         ui.fit()
         ends.append((float(ui.calc_stat()), name, [p.val for p in sky.pars]))
     statistic, name, best = min(ends)
-    sky = _sky(ui, MODELS[name], COLUMNS[0])
+    sky = _sky(ui, MODELS[name], best[::2])
     sky.thawedpars = best
     known = [_photons(MODELS[name])(p, EDGES) for p in [best, *_within_errors(data, ui.get_model(), sky)]]
     values = truth(np.array(known))
     return Fit(name, statistic, values[0], values[1:])
 
 
-def _sky(ui: Any, components: tuple[Component, ...], column: float) -> Any:
-    """Set Sherpa's model, with norms that give the counts there are."""
+def _sky(ui: Any, components: tuple[Component, ...], starts: Sequence[float]) -> Any:
+    """Set Sherpa's model, from a column and a parameter of each component on, with norms as the counts want them."""
     photons = _photons(components)
     ui.load_user_model(lambda parameters, lo, hi: photons(parameters, np.append(lo, hi[-1])), "sky")
     names = ["column", *(f"{what}{k}" for k in range(len(components)) for what in ("norm", "shape"))]
-    starts = [column, *(value for c in components for value in (1.0, c.start))]
+    values = [starts[0], *(value for start in starts[1:] for value in (1.0, start))]
     lows = [0.0, *(value for c in components for value in (0.0, c.low))]
     highs = [100.0, *(value for c in components for value in (1e6, c.high))]
-    ui.add_user_pars("sky", names, starts, lows, highs)
+    ui.add_user_pars("sky", names, values, lows, highs)
     sky = ui.get_model_component("sky")
     ui.set_source(sky)
-    scale = max(ui.calc_data_sum(), 1.0) / ui.calc_model_sum() / len(components)
-    for norm in sky.pars[1::2]:
-        norm.val = scale
+    norms = sky.pars[1::2]
+    alone = []
+    for one in norms:  # every component begins with as many counts
+        for norm in norms:
+            norm.val = float(norm is one)
+        alone.append(max(ui.calc_data_sum(), 1.0) / ui.calc_model_sum() / len(norms))
+    for norm, value in zip(norms, alone, strict=True):
+        norm.val = min(value, norm.max)
     return sky
 
 
