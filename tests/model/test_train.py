@@ -102,21 +102,6 @@ def test_a_decoder_that_runs_away_is_called_back():
     assert torch.sum(slope * model.decoder.leave.weight) > 0.0  # smaller weights bring it back
 
 
-def test_what_counts_leave_open_is_drawn_like_most_sources():
-    # Of ten sources alike but for a line that three of them have, absolute errors choose the spectrum without it.
-    plain = torch.full((10, 256), 1.0 / 256.0)
-    photons = plain.clone()
-    photons[:3, 200:204] *= 2.0
-    strength = torch.zeros((), requires_grad=True)
-    optimiser = torch.optim.SGD([strength], lr=0.02)
-    for _ in range(200):
-        drawn = torch.log(plain) + strength * torch.nn.functional.pad(torch.ones(4), (200, 52))
-        optimiser.zero_grad()
-        objectives._log_error(drawn, photons).mean().mul(256.0).backward()
-        optimiser.step()
-    assert abs(float(strength.detach())) < 0.1 < 0.3 * np.log(2.0)
-
-
 def test_mistakes_are_said_in_words(tmp_path):
     preset = tiny("response-aware")
     with pytest.raises(ParameterError, match="either steps or minutes"):

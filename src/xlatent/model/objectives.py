@@ -22,7 +22,6 @@ COLOUR_BAND_EDGES = np.geomspace(
     0.5, 8.0, 13
 )  # keV, edges of bands in which draws from the prior must be like the population,
 FAINTEST = 1e-5  # down to this share of all photons
-CARE = 0.02  # for bins of hardly any photons, beside 1 for others
 REACH = 45.0  # of ln(photons per bin); no spectrum of the population needs more
 
 
@@ -69,7 +68,6 @@ def poisson_loss(
         + training.spread_weight * empty
         + training.pair_weight * pair.mean()
         + training.prior_weight * apart
-        + training.median_weight * (bright * _log_error(decoded, photons)).mean()
         + beyond
     )
     with torch.no_grad():
@@ -126,17 +124,6 @@ def _sharp_deviance(views: SimulatedObservations, log_flux: Tensor, photons: Ten
     return expected_deviance(
         counts * truth / truth.sum(dim=1, keepdim=True), counts * made / made.sum(dim=1, keepdim=True) + 1e-9
     )
-
-
-def _log_error(log_flux: Tensor, photons: Tensor) -> Tensor:
-    """Mean absolute error of ln(photons per bin), with less care where there are hardly any.
-
-    Where the counts do not say whether there is a line, deviances are least for the mean of what may be there, a line
-    of a tenth of its strength; absolute errors for the median, none.
-    """
-    truth = photons / photons.sum(dim=1, keepdim=True)
-    care = (truth * truth.shape[1]).clamp(max=1.0).sqrt() + CARE
-    return (care * (log_flux - torch.log(photons)).abs().clamp(max=1.0)).mean(dim=1)
 
 
 def _encode(model: Autoencoder, views: SimulatedObservations) -> tuple[Tensor, Tensor]:

@@ -40,7 +40,6 @@ class Training(_Strict):
     prior_weight: float = Field(0.0, ge=0)
     robust_scale: float = Field(64.0, gt=0)
     sharp_counts: float = Field(300.0, ge=0)
-    median_weight: float = Field(0.0, ge=0)
     average_decay: float = Field(0.9995, ge=0, lt=1)
     min_counts: float = Field(5.0, gt=0)
     max_counts: float = Field(1e6, gt=0)
