@@ -30,7 +30,11 @@ _SEED = 20251015
 _POINTS, _ROUNDS, _COMPONENTS = 1280, 18, 8
 _EFFICIENT = 0.5  # effective draws that a point of a fitted proposal is expected to be worth
 _FITTED_AT_FIRST = 2  # steps of the fit after the first round; more follow its few points too closely
-_LEARNT = 0.8  # share of a learnt proposal at first
+# Shares at first: of Student's t at the mode, narrow and wide, and of the prior; the same where no source is clearly
+# detected, and the prior itself proposes well; and of the learnt proposal beside them.
+_AROUND, _UNDETECTED = np.array([0.4, 0.3, 0.3]), np.array([0.1, 0.1, 0.8])
+_LEARNT, _LEARNT_UNDETECTED = 0.8, 0.4
+_DETECTED = 6.0  # standard deviations of the net counts from which on a source is there beyond doubt
 _LEAST_PRIOR = 0.03  # share of the proposal that stays with the prior, so that no part of it is forgotten
 _LEAST_SHARE = 0.01  # of any other component, but the largest always stays
 # The ensemble: walkers, steps between two looks at it, looks at most, and autocorrelation times that are long enough.
@@ -54,8 +58,8 @@ def sample(
 
     Points come from a mixture of the learnt proposal (`xlatent.infer.proposal`), of Student's t distributions and of
     the prior with the amplitude that the counts want. Where the points of the first round are too few effective draws,
-    the mixture is fitted to them, weighted, round by round; every point is weighted with the average of all rounds'
-    mixtures. Where this ends with fewer than `FEW_DRAWS`, an ensemble of walkers goes on from the points found.
+    the mixture is fitted to them, weighted, round by round; rounds count by their effective draws. Where this ends with
+    fewer than `FEW_DRAWS`, an ensemble of walkers goes on from the points found.
 
     Parameters
     ----------
@@ -77,8 +81,8 @@ def sample(
 
     References
     ----------
-    Fitting the mixture: Cappé et al. 2008, Stat. Comput. 18, 447. Averaged mixtures as weights: Cornuet et al. 2012,
-    Scand. J. Stat. 39, 798. The ensemble: Foreman-Mackey et al. 2013, PASP 125, 306.
+    Fitting the mixture, and rounds weighted by their own proposals: Cappé et al. 2008, Stat. Comput. 18, 447. The
+    ensemble: Foreman-Mackey et al. 2013, PASP 125, 306.
     """
     n, latents_1 = posterior.statistical.shape[:2]
     draws, ess = np.empty((n, n_draws, latents_1)), np.empty(n)
@@ -118,7 +122,10 @@ class _Target:
         net = net_counts(observation)
         noise = float(np.sum(observation.n_on + observation.alpha**2 * observation.n_off)) + 1.0
         self._ln_net = np.log(net)
-        self._width = min(float(np.sqrt(noise)) / net, AMPLITUDE_WIDTH)
+        width = min(float(np.sqrt(noise)) / net, AMPLITUDE_WIDTH)
+        self.detected = width < 1.0 / _DETECTED
+        # Without a clear detection the source may be as faint as the prior of its amplitude allows.
+        self._widths = np.array([width] if self.detected else [width, AMPLITUDE_WIDTH])
         self._log_volume = float(np.log(np.diagonal(self.frame.root)).sum())
 
     def __call__(self, white: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -129,15 +136,16 @@ class _Target:
         return self(white)[0]
 
     def draw_from_prior(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """Draw z from its prior, and the counts around those found."""
-        log_counts = self._ln_net + self._width * rng.standard_t(DOF, n)
+        """Draw z from its prior, and the counts around those found, by turns narrowly and widely."""
+        log_counts = self._ln_net + np.resize(self._widths, n) * rng.standard_t(DOF, n)
         return self.frame.whitened(np.column_stack([rng.standard_normal((n, self.dim - 1)), log_counts]))
 
     def prior_log_density(self, white: np.ndarray) -> np.ndarray:
         points = self.frame.points(white)
         gaussian = -0.5 * np.sum(points[:, :-1] ** 2, axis=1) - 0.5 * (self.dim - 1) * np.log(2.0 * np.pi)
-        pull = (points[:, -1] - self._ln_net) / self._width
-        return gaussian + student_log_density(pull**2, 1) - np.log(self._width) + self._log_volume
+        pull = (points[:, -1] - self._ln_net) / self._widths[:, None]
+        counts = np.mean(np.exp(student_log_density(pull**2, 1)) / self._widths[:, None], axis=0)
+        return gaussian + np.log(counts) + self._log_volume
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,12 +222,12 @@ def _first(target: _Target, learnt: Any | None) -> _Mixture:
     """Begin with the learnt proposal, where there is one, and around the mode."""
     unit = np.eye(target.dim)
     components = StudentComponents(np.zeros((2, target.dim)), np.stack([unit, 1.7 * unit]))
-    around = np.array([0.4, 0.3, 0.3])
+    around, share = (_AROUND, _LEARNT) if target.detected else (_UNDETECTED, _LEARNT_UNDETECTED)
     if learnt is None:
         return _Mixture(around, components, target, None)
     described = context(target.frame, target.density, target.observation)
     [coefficients] = learnt.run(["coefficients"], {"context": described[None]})
-    shares = np.append((1.0 - _LEARNT) * around, _LEARNT)
+    shares = np.append((1.0 - share) * around, share)
     return _Mixture(shares, components, target, TriangularMaps(coefficients[0], target.dim))
 
 
@@ -227,30 +235,26 @@ def _importance(
     target: _Target, proposal: _Mixture, rng: np.random.Generator, wanted_ess: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Points, their ln(amplitude) and normalised weights, from rounds that end when these are effective enough."""
-    white, value, log_amplitude = np.empty((0, target.dim)), np.empty(0), np.empty(0)
+    white, log_amplitude, weights = np.empty((0, target.dim)), np.empty(0), np.empty(0)
     fixed = proposal.fixed_log_densities(white)
-    proposals: list[_Mixture] = []
-    density = np.empty(0)  # ln of the sum of all rounds' proposals at every point
-    points = _POINTS
+    ess, points = 0.0, _POINTS
     for turn in range(_ROUNDS):
         fresh = proposal.draw(rng, points)
-        fresh_value, fresh_amplitude = target(fresh)
+        value, fresh_amplitude = target(fresh)
         fresh_fixed = proposal.fixed_log_densities(fresh)
-        fresh_density = np.full(len(fresh), -np.inf)
-        for earlier in proposals:
-            fresh_density = np.logaddexp(fresh_density, earlier.log_density(fresh, fresh_fixed))
+        # A round is weighted by its own proposal: with the average of all, points would weigh less wherever later
+        # proposals were fitted to them.
+        own = normalised_weights(value - proposal.log_density(fresh, fresh_fixed))
+        own_ess = effective_number(own)
+        share = own_ess / (ess + own_ess)
+        ess += own_ess
         white, fixed = np.concatenate([white, fresh]), np.concatenate([fixed, fresh_fixed], axis=1)
-        value, log_amplitude = np.append(value, fresh_value), np.append(log_amplitude, fresh_amplitude)
-        density = np.append(density, fresh_density)
-        density = np.logaddexp(density, proposal.log_density(white, fixed))
-        proposals.append(proposal)
-        log_weights = value - density
-        weights = normalised_weights(log_weights)
-        missing = wanted_ess - effective_number(weights)
-        if missing <= 0.0:
+        log_amplitude = np.append(log_amplitude, fresh_amplitude)
+        weights = np.append((1.0 - share) * weights, share * own)
+        if ess >= wanted_ess:
             break
-        points = int(np.clip(missing / _EFFICIENT, _POINTS // 4, _POINTS))
-        tempered = normalised_weights(log_weights, FEW_DRAWS)
+        points = int(np.clip((wanted_ess - ess) / _EFFICIENT, _POINTS // 4, _POINTS))
+        tempered = normalised_weights(np.log(weights + 1e-300), FEW_DRAWS)
         if turn == 0:
             proposal = _scattered(proposal, white, tempered, rng)
         for _ in range(_FITTED_AT_FIRST if turn == 0 else 1):
