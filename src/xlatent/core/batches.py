@@ -5,3 +5,6 @@ GROUP = 128
 
 TOGETHER = 4 * GROUP
 """Spectra that are embedded together. In single precision a latent depends in its last digits on which those are."""
+
+DRAWN = 32
+"""Spectra that are refined together where their posteriors are drawn from, which takes ten times longer."""

@@ -9,7 +9,7 @@ import numpy as np
 import onnxruntime
 from jaxtyping import Float
 
-from xlatent.core.batches import GROUP, TOGETHER
+from xlatent.core.batches import DRAWN, GROUP, TOGETHER
 from xlatent.core.bundle import DEFAULT_MODEL, BundleInfo, locate, read_info
 from xlatent.core.errors import ParameterError
 from xlatent.core.flags import fit_verdict, join_flags
@@ -183,7 +183,7 @@ class LatentModel:
         """
         self.info.check_posterior(posterior, refine)
         listed = _spectra_of(spectra)
-        size, group = (1, 1) if posterior == "exact" else (TOGETHER, GROUP)
+        size, group = (DRAWN, DRAWN) if posterior == "exact" else (TOGETHER, GROUP)
         parts: list[dict[str, np.ndarray]] = []
         for begin in range(0, len(listed), size):
             order = [begin + i for i in _by_response(listed[begin : begin + size])]

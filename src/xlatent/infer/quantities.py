@@ -45,9 +45,12 @@ class Draws:
 
     def photons(self, decoder: Decoder, i: int) -> Float[np.ndarray, "n_draws n_energy"]:
         """Photon spectra of the draws for spectrum ``i``, photons cm⁻² s⁻¹ per bin."""
-        theta = self.theta[i]
-        wrong = np.clip(self.errors @ self.posterior.log_flux[i], -LARGEST, LARGEST)
-        return np.exp(decoder.log_flux(theta[:, :-1]) + theta[:, -1:] + wrong)
+        theta = self.theta[i].astype(np.float32)
+        log_photons = self.errors.astype(np.float32) @ self.posterior.log_flux[i].astype(np.float32)
+        np.clip(log_photons, -LARGEST, LARGEST, out=log_photons)
+        log_photons += decoder._run(theta[:, :-1], np.empty((0, theta.shape[1] - 1)))[0]
+        log_photons += theta[:, -1:]
+        return np.exp(log_photons, out=log_photons)
 
 
 def posterior_draws(

@@ -28,6 +28,7 @@ FEW_DRAWS = 200.0
 _SEED = 20251015
 # Importance sampling: points a round, rounds at most, and components of the proposal besides the prior.
 _POINTS, _ROUNDS, _COMPONENTS = 1280, 18, 8
+_STEP = 256  # points by which later rounds are shorter, if they may be
 _EFFICIENT = 0.5  # effective draws that a point of a fitted proposal is expected to be worth
 _FITTED_AT_FIRST = 2  # steps of the fit after the first round; more follow its few points too closely
 # Shares at first: of Student's t at the mode, narrow and wide, and of the prior; the same where no source is clearly
@@ -36,7 +37,7 @@ _AROUND, _UNDETECTED = np.array([0.4, 0.3, 0.3]), np.array([0.1, 0.1, 0.8])
 _LEARNT, _LEARNT_UNDETECTED = 0.8, 0.4
 _DETECTED = 6.0  # standard deviations of the net counts from which on a source is there beyond doubt
 _LEAST_PRIOR = 0.03  # share of the proposal that stays with the prior, so that no part of it is forgotten
-_LEAST_SHARE = 0.01  # of any other component, but the largest always stays
+_LEAST_SHARE = 0.01  # of any other component; the largest stays with it in any case
 # The ensemble: walkers, steps between two looks at it, looks at most, and autocorrelation times that are long enough.
 _WALKERS, _STEPS, _LOOKS, _LONG_ENOUGH = 64, 250, 16, 50.0
 
@@ -197,16 +198,19 @@ class _Mixture:
         k = len(distance)
         means, roots, kept = [], [], []
         for member, far, root, share in zip(members, distance, self.components.roots, shares, strict=False):
-            if share < min(_LEAST_SHARE, shares[:k].max()):  # too few points for a covariance
+            if share < _LEAST_SHARE:  # too few points for a covariance
                 continue
             pull = member * (DOF + self.target.dim) / (DOF + far)
             mean = pull @ white / pull.sum()
             apart = white - mean
             # A little of the old covariance keeps the new one from collapsing on few points.
-            covariance = (apart.T * pull) @ apart / max(share, 1e-6) + 0.03 * root @ root.T
+            covariance = (apart.T * pull) @ apart / share + 0.03 * root @ root.T
             means.append(mean)
             roots.append(np.linalg.cholesky(covariance))
-            kept.append(max(share, _LEAST_SHARE))
+            kept.append(share)
+        if not kept:
+            largest = int(np.argmax(shares[:k]))
+            means, roots, kept = [self.components.means[largest]], [self.components.roots[largest]], [_LEAST_SHARE]
         all_shares = np.array([*kept, max(shares[k], _LEAST_PRIOR), *np.maximum(shares[k + 1 :], _LEAST_SHARE)])
         components = StudentComponents(np.array(means), np.array(roots))
         return replace(self, shares=all_shares / all_shares.sum(), components=components)
@@ -253,7 +257,8 @@ def _importance(
         weights = np.append((1.0 - share) * weights, share * own)
         if ess >= wanted_ess:
             break
-        points = int(np.clip((wanted_ess - ess) / _EFFICIENT, _POINTS // 4, _POINTS))
+        # Whole steps, so that rounding of the fit hardly ever changes the random numbers that a point gets.
+        points = _STEP * min(int(np.ceil((wanted_ess - ess) / _EFFICIENT / _STEP)), _POINTS // _STEP)
         tempered = normalised_weights(np.log(weights + 1e-300), FEW_DRAWS)
         if turn == 0:
             proposal = _scattered(proposal, white, tempered, rng)

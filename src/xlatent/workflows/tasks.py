@@ -5,7 +5,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from xlatent.core.batches import TOGETHER
+from xlatent.core.batches import DRAWN, TOGETHER
 from xlatent.core.version import SOFTWARE
 from xlatent.workflows.notices import Failure
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _FEW, _MANY = 32, 64  # the same of files, whose responses are in memory too
 _FILES_IN_PART = 1024
-_DRAWN, _DRAWN_IN_PART = 32, 256  # spectra of a task with draws from the posterior, a tenth of a second each
+_DRAWN_IN_PART = 8 * DRAWN  # spectra of a part with draws from the posterior
 
 
 class ShardSlice(NamedTuple):
@@ -89,7 +89,7 @@ def tasks_for_table(found: "Sequence[Source | ShardSlice]", exact: bool, workers
     files = [one for one in found if not isinstance(one, ShardSlice)]
     rows = sum(one.stop - one.begin for one in found if isinstance(one, ShardSlice))
     groups = 1 if workers == 1 else max(1, rows // (8 * workers * TOGETHER))
-    longest = _DRAWN if exact else rows if workers == 1 else groups * TOGETHER
+    longest = DRAWN if exact else rows if workers == 1 else groups * TOGETHER
     together = min(max(len(files) // 16, _FEW), _MANY)
     return list(_cut(found, max(longest, 1), 1 if exact else together, together))
 
